@@ -1,0 +1,22 @@
+// Host memory: a caching allocator (64-byte aligned; 2 MiB aligned with huge pages for large blocks) that keeps freed
+// blocks for the next tensor of that size class, and counts what is in use.
+#pragma once
+#include <cstdint>
+
+namespace addp {
+
+struct MemoryStatistics {
+  int64_t in_use_bytes = 0;    // held by live tensors
+  int64_t peak_bytes = 0;      // the most that in_use_bytes has been since reset_peak_memory
+  int64_t cached_bytes = 0;    // freed blocks kept for reuse
+  int64_t system_calls = 0;    // blocks taken from the operating system since the start
+};
+
+// Throws Error(device) when the operating system gives no memory. allocate(0) returns a valid pointer.
+void* allocate(int64_t bytes);
+void deallocate(void* data, int64_t bytes);
+MemoryStatistics memory_statistics();
+void reset_peak_memory();
+void release_cached_memory();  // gives cached blocks back to the operating system
+
+}  // namespace addp

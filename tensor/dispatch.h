@@ -1,0 +1,79 @@
+// From a tensor's runtime dtype and device to a kernel's compile-time T and tag. The only #ifdef of the tree is here.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace addp {
+
+// Device tags: the first argument of every kernel.
+struct Cpu {};
+struct Cuda {
+  void* stream;
+};
+
+namespace kernel {
+
+// y = f(x; a, b):  affine a*x + b, clamp to [a, b], leaky_relu slope a for x < 0; the others use neither.
+enum class Unary { affine, exp, log, sqrt, square, abs, relu, leaky_relu, silu, gelu, sigmoid, tanh, clamp };
+enum class Binary { add, sub, mul, div };
+
+struct ConvShape {
+  int64_t B, Ci, Hi, Wi;             // input
+  int64_t Co, kh, kw;                // weight
+  int64_t stride, pad_top, pad_left;  // what lies below and right follows from Ho, Wo
+  int64_t Ho, Wo;                    // output
+};
+
+struct AdamwStep {
+  double lr, beta1, beta2, eps, decay;
+  double correction1, correction2;  // 1 - beta^t
+  double scale;                     // factor on the gradient (clipping)
+};
+
+#define DEVICE Cpu
+#include "tensor/kernels.h"
+#undef DEVICE
+#define DEVICE Cuda
+#include "tensor/kernels.h"
+#undef DEVICE
+
+}  // namespace kernel
+
+// Calls f(tag) for a device.
+template <class F>
+void dispatch_device(Device device, F&& f) {
+#ifdef ADDP_CUDA
+  if (device == Device::cuda) return f(current_cuda());
+#endif
+  check_as(ErrorKind::device, device == Device::cpu, "device: this build has no CUDA support");
+  f(Cpu{});
+}
+
+// dispatch(x, [&](auto dev, auto t) { using T = decltype(t); kernel::name<T>(dev, x.ptr<T>(), ...); }) for f32 and f64.
+template <class F>
+void dispatch(const Tensor& like, F&& f) {
+  check(like.defined(), "dispatch: undefined tensor");
+  dispatch_device(like.device(), [&](auto dev) {
+    if (like.dtype() == DType::f32) return f(dev, float{});
+    if (like.dtype() == DType::f64) return f(dev, double{});
+    fail(ErrorKind::runtime, "dispatch: expected f32 or f64, found ", dtype_name(like.dtype()));
+  });
+}
+
+// The same for every dtype.
+template <class F>
+void dispatch_any(const Tensor& like, F&& f) {
+  check(like.defined(), "dispatch: undefined tensor");
+  dispatch_device(like.device(), [&](auto dev) {
+    switch (like.dtype()) {
+      case DType::f32: return f(dev, float{});
+      case DType::f64: return f(dev, double{});
+      case DType::i64: return f(dev, int64_t{});
+      case DType::u8: return f(dev, uint8_t{});
+    }
+  });
+}
+
+}  // namespace addp

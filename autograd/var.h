@@ -1,0 +1,91 @@
+// Reverse-mode automatic differentiation: Var, a shared handle to a Node of the graph that the forward pass records.
+// Creation order is topological, so backward visits nodes by descending sequence number, without recursion.
+// A backward closure captures its inputs and saved tensors, never its own output.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace addp {
+
+using Gradients = std::vector<Tensor>;  // one per input; an undefined Tensor where none is needed
+using BackwardFunction = std::function<Gradients(const Tensor& dy)>;
+
+struct Node;
+
+class Var {
+ public:
+  Var() = default;  // undefined, e.g. the bias of a layer that has none
+  // A leaf. needs_grad marks a parameter.
+  explicit Var(Tensor value, bool needs_grad = false);
+
+  bool defined() const { return node_ != nullptr; }
+  const Tensor& value() const;
+  const Shape& shape() const { return value().shape(); }
+  int64_t dim(int64_t axis) const { return value().dim(axis); }
+  int64_t rank() const { return value().rank(); }
+  int64_t numel() const { return value().numel(); }
+  Options options() const { return value().options(); }
+  double item() const { return value().item(); }
+
+  bool needs_grad() const;                // false when undefined
+  void set_needs_grad(bool needs_grad);   // leaves only
+  const Tensor& grad() const;             // undefined when no gradient arrived
+  void set_grad(Tensor grad);
+  void clear_grad() { set_grad(Tensor()); }
+  // Replaces a leaf's tensor (same shape), e.g. by a view into a parameter arena.
+  void set_value(Tensor value);
+
+  Node& node() const;  // throws when undefined
+  bool same_node(const Var& other) const { return node_ == other.node_; }
+
+ private:
+  friend Var record(const char*, Tensor, std::vector<Var>, BackwardFunction);
+  std::shared_ptr<Node> node_;
+};
+
+struct Node {
+  ~Node();  // frees long chains without recursion
+  Tensor value;
+  Tensor grad;              // of leaves, after backward()
+  bool needs_grad = false;  // a gradient flows to this node
+  bool is_leaf = true;      // made by the user, not by an op
+  bool spent = false;       // backward() went through here and dropped the closure
+  uint64_t sequence = 0;
+  const char* op = "leaf";
+  std::vector<Var> inputs;
+  BackwardFunction backward;
+};
+
+// A value without history.
+Var detach(const Var& x);
+
+// What every op ends with: the output Var, linked to its inputs when recording is on and an input needs a gradient.
+// backward(dy) returns a gradient per input, in order; it may return an undefined Tensor where !input.needs_grad().
+Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFunction backward);
+
+// Adds the gradients of a scalar to the grad of every leaf below it that needs one. Closures and saved tensors are
+// dropped as they are used, so memory falls during the pass, and a second call on the same graph throws.
+void backward(const Var& loss);
+
+// d(loss)/d(wrt) for any node `wrt` below a scalar `loss` (zeros when the loss does not depend on it). Touches no grad
+// and keeps the graph for a later backward(). Only the paths from loss to wrt are visited.
+Tensor gradient(const Var& loss, const Var& wrt);
+
+// While one lives, ops record nothing on this thread.
+class NoGrad {
+ public:
+  NoGrad();
+  ~NoGrad();
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool previous_;
+};
+bool grad_enabled();
+
+}  // namespace addp

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 namespace addp {
 namespace fs = std::filesystem;
@@ -84,6 +85,36 @@ void write_pieces_atomically(const std::string& path, const std::vector<std::str
 }
 
 void write_file_atomically(const std::string& path, std::string_view bytes) { write_pieces_atomically(path, {bytes}); }
+
+AppendFile::AppendFile(const std::string& path)
+    : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) {
+  check(fd_ >= 0, path_, ": cannot be opened for writing (", reason(), ")");
+}
+
+AppendFile::AppendFile(AppendFile&& other) noexcept
+    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+
+AppendFile::~AppendFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void AppendFile::append(std::string_view bytes) {
+  const int64_t before = size();
+  try {
+    write_all(fd_, bytes, path_);
+  } catch (const Error&) {
+    if (::ftruncate(fd_, before) != 0) fail(ErrorKind::runtime, path_, ": its last record is torn (", reason(), ")");
+    throw;
+  }
+}
+
+void AppendFile::sync() { sync_descriptor(fd_, path_); }
+
+int64_t AppendFile::size() const {
+  struct stat status = {};
+  check(::fstat(fd_, &status) == 0, path_, ": cannot be examined (", reason(), ")");
+  return status.st_size;
+}
 
 std::string read_file(const std::string& path, ErrorKind kind, int64_t max_bytes) {
   Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));

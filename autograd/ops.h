@@ -9,7 +9,8 @@
 
 namespace addp {
 
-// ---- Elementwise (ops_elementwise.cc). b has a's shape, or that of a's trailing axes (leading 1s ignored), and repeats.
+// ---- Elementwise (ops_elementwise.cc). b has a's shape, or that of a's trailing axes (leading 1s ignored), and
+// repeats.
 Var add(const Var& a, const Var& b);                   // a + b
 Var sub(const Var& a, const Var& b);                   // a - b
 Var mul(const Var& a, const Var& b);                   // a * b
@@ -36,9 +37,9 @@ Var reshape(const Var& x, Shape shape);                    // one extent may be 
 Var permute(const Var& x, const std::vector<int>& order);  // axis a of the result is axis order[a] of x
 Var slice(const Var& x, int64_t axis, int64_t begin, int64_t end);
 Var concat(const std::vector<Var>& parts, int64_t axis);
-Var expand(const Var& x, int64_t axis, int64_t n);         // x: extent 1 at axis -> extent n
-Var gather_rows(const Var& table, const Tensor& index);    // table: [N, D], index: [...] i64 -> [..., D]
-Var gather_tokens(const Var& x, const Tensor& index);      // x: [B, N, D], index: [B, M] i64 -> [B, M, D]
+Var expand(const Var& x, int64_t axis, int64_t n);       // x: extent 1 at axis -> extent n
+Var gather_rows(const Var& table, const Tensor& index);  // table: [N, D], index: [...] i64 -> [..., D]
+Var gather_tokens(const Var& x, const Tensor& index);    // x: [B, N, D], index: [B, M] i64 -> [B, M, D]
 
 // ---- Reductions (ops_reduce.cc)
 Var sum(const Var& x);                      // [] over all
@@ -49,7 +50,8 @@ Var mean_axis(const Var& x, int64_t axis);  // that axis is removed
 // ---- Products (ops_matmul.cc)
 // [M, K] x [K, N] -> [M, N], or the same for P pairs: [P, M, K] x [P, K, N]; trans_*: the last two axes are swapped.
 Var matmul(const Var& a, const Var& b, bool trans_a = false, bool trans_b = false);
-Var linear(const Var& x, const Var& weight, const Var& bias = {});  // x: [..., I], weight: [O, I], bias: [O] -> [..., O]
+Var linear(const Var& x, const Var& weight,
+           const Var& bias = {});  // x: [..., I], weight: [O, I], bias: [O] -> [..., O]
 
 // ---- Images, [B, C, H, W] (ops_image.cc)
 struct Padding {

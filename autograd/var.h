@@ -31,9 +31,9 @@ class Var {
   Options options() const { return value().options(); }
   double item() const { return value().item(); }
 
-  bool needs_grad() const;                // false when undefined
-  void set_needs_grad(bool needs_grad);   // leaves only
-  const Tensor& grad() const;             // undefined when no gradient arrived
+  bool needs_grad() const;               // false when undefined
+  void set_needs_grad(bool needs_grad);  // leaves only
+  const Tensor& grad() const;            // undefined when no gradient arrived
   void set_grad(Tensor grad);
   void clear_grad() { set_grad(Tensor()); }
   // Replaces a leaf's tensor (same shape), e.g. by a view into a parameter arena.
@@ -41,6 +41,7 @@ class Var {
 
   Node& node() const;  // throws when undefined
   bool same_node(const Var& other) const { return node_ == other.node_; }
+  bool sole_owner() const { return node_.use_count() == 1; }
 
  private:
   friend Var record(const char*, Tensor, std::vector<Var>, BackwardFunction);

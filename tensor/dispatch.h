@@ -20,10 +20,10 @@ enum class Unary { affine, exp, log, sqrt, square, abs, relu, leaky_relu, silu, 
 enum class Binary { add, sub, mul, div };
 
 struct ConvShape {
-  int64_t B, Ci, Hi, Wi;             // input
-  int64_t Co, kh, kw;                // weight
+  int64_t B, Ci, Hi, Wi;              // input
+  int64_t Co, kh, kw;                 // weight
   int64_t stride, pad_top, pad_left;  // what lies below and right follows from Ho, Wo
-  int64_t Ho, Wo;                    // output
+  int64_t Ho, Wo;                     // output
 };
 
 struct AdamwStep {
@@ -68,10 +68,14 @@ void dispatch_any(const Tensor& like, F&& f) {
   check(like.defined(), "dispatch: undefined tensor");
   dispatch_device(like.device(), [&](auto dev) {
     switch (like.dtype()) {
-      case DType::f32: return f(dev, float{});
-      case DType::f64: return f(dev, double{});
-      case DType::i64: return f(dev, int64_t{});
-      case DType::u8: return f(dev, uint8_t{});
+      case DType::f32:
+        return f(dev, float{});
+      case DType::f64:
+        return f(dev, double{});
+      case DType::i64:
+        return f(dev, int64_t{});
+      case DType::u8:
+        return f(dev, uint8_t{});
     }
   });
 }

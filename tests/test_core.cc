@@ -1,0 +1,148 @@
+// tensor/ and autograd/: shapes, memory, threads, random numbers, the graph.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cmath>
+#include <set>
+
+#include "autograd/ops.h"
+#include "tensor/allocator.h"
+#include "tensor/parallel.h"
+#include "tensor/random.h"
+#include "tests/check_op.h"
+
+using namespace addp;
+
+TEST_CASE("shape: products that overflow and missing axes are refused") {
+  CHECK(Shape{2, 3, 4}.numel() == 24);
+  CHECK(Shape{}.numel() == 1);
+  CHECK(Shape{2, 0, 4}.numel() == 0);
+  CHECK(Shape{2, 3}.dim(-1) == 3);
+  CHECK_THROWS_AS((Shape{int64_t{1} << 40, int64_t{1} << 40}.numel()), Error);
+  CHECK_THROWS_AS((Shape{2, -1}.numel()), Error);
+  CHECK_THROWS_AS((Shape{2, 3}.dim(2)), Error);
+}
+
+TEST_CASE("tensor: views share, clones do not, wrong uses throw") {
+  const Tensor x = from_vector<float>({0, 1, 2, 3, 4, 5}, {2, 3});
+  const Tensor y = x.reshape({-1, 2});
+  CHECK(y.shape() == Shape{3, 2});
+  const Tensor row = x.view(3, {3});
+  fill(row, 9);
+  CHECK(to_vector<float>(x) == std::vector<float>{0, 1, 2, 9, 9, 9});
+  const Tensor z = clone(x);
+  fill(x, 1);
+  CHECK(to_vector<double>(z) == std::vector<double>{0, 1, 2, 9, 9, 9});
+  CHECK_THROWS_AS(x.reshape({4}), Error);
+  CHECK_THROWS_AS(x.view(4, {3}), Error);
+  CHECK_THROWS_AS(x.ptr<double>(), Error);
+  CHECK_THROWS_AS(x.item(), Error);
+  CHECK(all_finite(x));
+  fill(x.view(1, {1}), NAN);
+  CHECK(!all_finite(x));
+}
+
+TEST_CASE("allocator: freed blocks come back, the peak is counted") {
+  const int64_t before = memory_statistics().in_use_bytes;
+  reset_peak_memory();
+  { const Tensor x = empty({1 << 20}); }
+  CHECK(memory_statistics().in_use_bytes == before);
+  CHECK(memory_statistics().peak_bytes >= before + (4 << 20));
+#ifndef __SANITIZE_ADDRESS__
+  const int64_t calls = memory_statistics().system_calls;
+  for (int i = 0; i < 10; ++i) const Tensor x = empty({1 << 20});
+  CHECK(memory_statistics().system_calls == calls);
+#endif
+}
+
+TEST_CASE("parallel_for: every task once, nested calls, exceptions") {
+  const int before = num_threads();
+  for (int threads : {1, 2, 5}) {
+    set_num_threads(threads);
+    std::vector<std::atomic<int>> count(1000);
+    parallel_for(1000, [&](int64_t i) { parallel_for(3, [&](int64_t) { ++count[i]; }); });
+    for (auto& c : count) CHECK(c == 3);
+    CHECK_THROWS_AS(parallel_for(100, [](int64_t i) { check(i != 57, "task 57"); }), Error);
+  }
+  set_num_threads(before);
+  CHECK_THROWS_AS(set_num_threads(0), Error);
+}
+
+TEST_CASE("philox: the published test vectors") {
+  // Random123, kat_vectors: philox4x32 10 rounds.
+  CHECK(philox({0, 0, 0, 0}, {0, 0}) == std::array<uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
+  const uint32_t f = 0xffffffff;
+  CHECK(philox({f, f, f, f}, {f, f}) == std::array<uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
+}
+
+TEST_CASE("rng: kernels and scalar draws agree, streams differ, moments are right") {
+  Rng a(5, 3), b(5, 3);
+  const std::vector<double> u = to_vector<double>(a.uniform({1000}, {DType::f64, Device::cpu}));
+  for (double x : u) CHECK(x == b.uniform());
+  const std::vector<double> n = to_vector<double>(a.normal({20001}, {DType::f64, Device::cpu}));
+  double mean = 0, square = 0;
+  for (double x : n) {
+    CHECK(x == b.normal());
+    mean += x / n.size();
+    square += x * x / n.size();
+  }
+  CHECK(std::abs(mean) < 0.03);
+  CHECK(std::abs(square - 1) < 0.04);
+  CHECK(a.position() == 21001);
+  CHECK(Rng(5).fork("a").uniform() != Rng(5).fork("b").uniform());
+  CHECK(Rng(5).fork("a").uniform() == Rng(5).fork("a").uniform());
+  Rng c(1);
+  const std::vector<int64_t> order = permutation(50, c);
+  CHECK(std::set<int64_t>(order.begin(), order.end()).size() == 50);
+}
+
+TEST_CASE("backward: shared inputs add up, the graph is used once, memory is returned") {
+  Var x(from_vector<double>({1, 2, 3}, {3}), true);
+  const Var y = mul(x, x);
+  const Var loss = sum(add(y, x));
+  CHECK(to_vector<double>(gradient(loss, y)) == std::vector<double>{1, 1, 1});
+  CHECK(to_vector<double>(gradient(loss, x)) == std::vector<double>{3, 5, 7});
+  CHECK(!x.grad().defined());
+  backward(loss);
+  CHECK(to_vector<double>(x.grad()) == std::vector<double>{3, 5, 7});
+  CHECK_THROWS_AS(backward(loss), Error);
+  backward(sum(x));
+  CHECK(to_vector<double>(x.grad()) == std::vector<double>{4, 6, 8});
+  CHECK_THROWS_AS(backward(y), Error);
+}
+
+TEST_CASE("gradient: zero where the loss does not depend on the variable, constants stay untouched") {
+  Var x(from_vector<double>({1, 2}, {2}), true), z(from_vector<double>({1, 2}, {2}), true);
+  CHECK(to_vector<double>(gradient(sum(x), z)) == std::vector<double>{0, 0});
+  const Var constant = detach(x);
+  CHECK_THROWS_AS(backward(sum(constant)), Error);
+  {
+    NoGrad no_grad;
+    CHECK(!sum(x).needs_grad());
+  }
+  CHECK(sum(x).needs_grad());
+}
+
+TEST_CASE("backward: a chain of a hundred thousand ops needs no stack, before or after the pass") {
+  Var x(from_vector<double>({1}, {1}), true);
+  Var y = x;
+  for (int i = 0; i < 100000; ++i) y = affine(y, 1, 0.5);
+  { const Var dropped = affine(y, 1, 0); }
+  backward(sum(y));
+  CHECK(x.grad().item() == 1);
+  Var never_used = x;
+  for (int i = 0; i < 100000; ++i) never_used = affine(never_used, 1, 0.5);
+}
+
+TEST_CASE("gradcheck: finds a wrong gradient and names it") {
+  Var x(from_vector<double>({0.5, 2, 3}, {3}), true);
+  auto wrong = [&] {
+    Tensor y = square(detach(x)).value();
+    return sum(record("wrong", y, {x}, [y](const Tensor& dy) { return Gradients{mul(Var(dy), Var(y)).value()}; }));
+  };
+  const GradcheckResult bad = gradcheck(wrong, {{"x", x}});
+  CHECK(bad.worst_error > 0.1);
+  CHECK(bad.name == "x");
+  CHECK(gradcheck([&] { return sum(square(x)); }, {{"x", x}}).worst_error < 1e-9);
+  CHECK(to_vector<double>(x.value()) == std::vector<double>{0.5, 2, 3});
+}

@@ -25,8 +25,33 @@ PROGRAM := $(BUILD)/addp
 TESTS := $(BUILD)/addp_tests
 LESSONS := $(patsubst examples/%.cc,$(BUILD)/%,$(LESSON_SOURCES))
 
-.PHONY: all setup demo test asan tsan format clean help
+# What a Debian machine needs besides g++, make and git; each package's reason is in README.md.
+PACKAGES := libeigen3-dev libstb-dev doctest-dev libcli11-dev nlohmann-json3-dev zlib1g-dev dataset-fashion-mnist
+
+.PHONY: all setup program demo test asan tsan format clean help
 all: $(PROGRAM) $(TESTS) $(LESSONS)
+program: $(PROGRAM)
+
+help:
+	@echo "make demo    set up, build, train on Fashion-MNIST, sample, probe, write a report (about 12 minutes)"
+	@echo "make test    set up, build, run every test"
+	@echo "make all     build the program, the tests and the lessons    make program   the program only"
+	@echo "make asan    the tests under AddressSanitizer and UBSan      make tsan      under ThreadSanitizer"
+	@echo "make format  clang-format over the tree                      make clean     remove build/"
+	@echo "Variables: ARCH=native (or x86-64-v3 for any AVX2 machine), JOBS=$(JOBS), CXX=$(CXX)"
+
+# Installs missing packages when it may: as root directly, else through sudo; when neither works it says what to type.
+setup:
+	@missing=; for p in $(PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then as=; elif sudo -n true 2>/dev/null || [ -t 0 ] && command -v sudo >/dev/null; then as=sudo; else as=none; fi; \
+	  if [ "$$as" = none ] || ! command -v apt-get >/dev/null; then \
+	    echo "Packages are missing. Please run:  sudo apt-get install$$missing"; exit 1; fi; \
+	  echo "Installing:$$missing"; \
+	  $$as apt-get update -qq && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null || \
+	    { echo "apt-get failed. Please run:  sudo apt-get install$$missing"; exit 1; }; \
+	fi
 
 $(BUILD)/%.o: %.cc
 	@mkdir -p $(@D)
@@ -47,6 +72,15 @@ $(TESTS): $(call object,$(TEST_SOURCES) $(PROGRAM_SOURCES)) $(LIBRARY)
 $(LESSONS): $(BUILD)/%: $(BUILD)/examples/%.o $(LIBRARY)
 	@echo "  link $@"
 	@$(CXX) $(CXXFLAGS) $^ $(LDLIBS) -o $@
+
+# The sub-make reads the list of sources anew after set-up, and builds on all cores.
+test: setup
+	@$(MAKE) -j$(JOBS) all
+	@$(TESTS)
+
+asan tsan: setup
+	@$(MAKE) -j$(JOBS) MODE=$@ build/$@/addp_tests
+	@ASAN_OPTIONS=detect_leaks=1 build/$@/addp_tests $(TEST_ARGS)
 
 format:
 	clang-format -i $(wildcard tensor/*.[hc]* autograd/*.[hc]* nn/*.[hc]* addp/*.[hc]* data/*.[hc]* examples/*.[hc]* tests/*.[hc]*)

@@ -1,0 +1,184 @@
+// Every size and every switch of the method in plain structs, and the presets. Nothing else in addp/ knows a preset:
+// the models take a Config. One visitor names every field, so that the program can print, store, override and load them
+// all.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nn/vqgan.h"
+
+namespace addp {
+
+// A ViT encoder and a shallower decoder of the same width.
+struct TransformerConfig {
+  int64_t width = 128;  // D
+  int64_t depth = 4, heads = 4;
+  int64_t decoder_depth = 2, decoder_heads = 4;
+  double mlp_ratio = 4;
+  double dropout = 0.1;  // on the embedded input of the encoder
+
+  template <class F>
+  void visit(const std::string& prefix, F&& f) {
+    f(prefix + "width", width);
+    f(prefix + "depth", depth);
+    f(prefix + "heads", heads);
+    f(prefix + "decoder_depth", decoder_depth);
+    f(prefix + "decoder_heads", decoder_heads);
+    f(prefix + "mlp_ratio", mlp_ratio);
+    f(prefix + "dropout", dropout);
+  }
+};
+
+// How much is masked during training (Sec. 3.2; ADDP.md "Training step" 1): a truncated normal density over the
+// ratios cos(pi/2 i/steps) that lie in [min_ratio, max_ratio).
+struct MaskingConfig {
+  double min_ratio = 0.5, max_ratio = 1.0;
+  double mean = 0.55, deviation = 0.25;
+  int64_t steps = 100;   // T of the diffusion process
+  int64_t max_jump = 5;  // mask_t_next is up to this many ratios noisier than mask_t
+
+  template <class F>
+  void visit(const std::string& prefix, F&& f) {
+    f(prefix + "min_ratio", min_ratio);
+    f(prefix + "max_ratio", max_ratio);
+    f(prefix + "mean", mean);
+    f(prefix + "deviation", deviation);
+    f(prefix + "steps", steps);
+    f(prefix + "max_jump", max_jump);
+  }
+};
+
+// The loss, and the paper's ablations as switches; the defaults are the method.
+struct ObjectiveConfig {
+  double label_smoothing = 0.1;
+  bool predicted_targets = true;  // target: the token predictor's distribution; false: the image's hard codes
+  bool reliable_tokens = true;    // the token decoder also reads the reliable tokens; false: only the encoder's output
+  bool soft_unreliable = true;    // unreliable embedding: mean over the codes; false: that of the likeliest code
+
+  template <class F>
+  void visit(const std::string& prefix, F&& f) {
+    f(prefix + "label_smoothing", label_smoothing);
+    f(prefix + "predicted_targets", predicted_targets);
+    f(prefix + "reliable_tokens", reliable_tokens);
+    f(prefix + "soft_unreliable", soft_unreliable);
+  }
+};
+
+// Generation (Sec. 3.4).
+struct SamplerConfig {
+  int64_t steps = 20;
+  std::string schedule = "cosine";  // of the number of masked tokens: cosine or linear
+  double temperature = 6.0;         // of the Gumbel noise on the confidence ("choice temperature")
+  bool anneal = true;               // temperature falls linearly to 0; false: it stays
+  double top_p = 1.0;               // codes are drawn from the likeliest ones that sum to this; 1: from all
+  bool final_decode = true;  // decode the final codes; false: the last step's image with its one soft token (Quirk)
+
+  template <class F>
+  void visit(const std::string& prefix, F&& f) {
+    f(prefix + "steps", steps);
+    f(prefix + "schedule", schedule);
+    f(prefix + "temperature", temperature);
+    f(prefix + "anneal", anneal);
+    f(prefix + "top_p", top_p);
+    f(prefix + "final_decode", final_decode);
+  }
+};
+
+// One training stage. Effective learning rate: base_lr * batch / 256; linear warm-up, then half a cosine down to
+// min_lr.
+struct StageConfig {
+  int64_t steps = 1000, batch = 64, warmup_steps = 50;
+  double base_lr = 1e-4, min_lr = 0;
+  double beta1 = 0.9, beta2 = 0.95, weight_decay = 0.05;  // decay: only tensors with more than one dimension
+  double clip_norm = 3.0;                                 // 0: no clipping
+  double ema_decay = 0;                                   // moving average of the weights; 0: none
+
+  double learning_rate() const { return base_lr * static_cast<double>(batch) / 256; }
+
+  template <class F>
+  void visit(const std::string& prefix, F&& f) {
+    f(prefix + "steps", steps);
+    f(prefix + "batch", batch);
+    f(prefix + "warmup_steps", warmup_steps);
+    f(prefix + "base_lr", base_lr);
+    f(prefix + "min_lr", min_lr);
+    f(prefix + "beta1", beta1);
+    f(prefix + "beta2", beta2);
+    f(prefix + "weight_decay", weight_decay);
+    f(prefix + "clip_norm", clip_norm);
+    f(prefix + "ema_decay", ema_decay);
+  }
+};
+
+struct Config {
+  std::string preset = "demo";
+  int64_t image_size = 32;  // Hi = Wi, pixels
+  int64_t patch_size = 4;   // pixels a token covers in each direction; the VQGAN halves log2(patch_size) times
+  VqganConfig vqgan;
+
+  // Token ids of the transformers: codes 0..K-1, then the class token's and the mask's.
+  int64_t vocabulary = 258;  // V
+  int64_t class_id = 256, mask_id = 257;
+  int64_t position_rows = 65;      // rows of the predictor's position table, at least 1 + L
+  bool unused_parameters = false;  // also hold the tensors of official checkpoints that no forward pass reads
+
+  TransformerConfig predictor;  // the token predictor (MAGE)
+  TransformerConfig model;      // ADDP: pixel encoder and token decoder
+  MaskingConfig masking;
+  ObjectiveConfig objective;
+  SamplerConfig sampler;
+  StageConfig train_vqgan, train_predictor, train_addp, train_probe;
+
+  int64_t grid() const { return image_size / patch_size; }  // tokens along one side
+  int64_t tokens() const { return grid() * grid(); }        // L
+  int64_t codes() const { return vqgan.codebook_size; }     // K
+
+  // Ids as the official code has them: V = K + 1001, class K + 76, mask V - 1 (Quirk, from an older code base).
+  void use_official_ids();
+  // Ids without gaps: V = K + 2, class K, mask K + 1; position_rows = 1 + L.
+  void use_compact_ids();
+
+  // f(name, field&) for every field; fields are int64_t, double, bool, std::string or std::vector<int64_t>.
+  template <class F>
+  void visit(F&& f) {
+    f("preset", preset);
+    f("image_size", image_size);
+    f("patch_size", patch_size);
+    vqgan.visit("vqgan.", f);
+    f("vocabulary", vocabulary);
+    f("class_id", class_id);
+    f("mask_id", mask_id);
+    f("position_rows", position_rows);
+    f("unused_parameters", unused_parameters);
+    predictor.visit("predictor.", f);
+    model.visit("model.", f);
+    masking.visit("masking.", f);
+    objective.visit("objective.", f);
+    sampler.visit("sampler.", f);
+    train_vqgan.visit("train_vqgan.", f);
+    train_predictor.visit("train_predictor.", f);
+    train_addp.visit("train_addp.", f);
+    train_probe.visit("train_probe.", f);
+  }
+
+  // Throws Error(usage) that names the field when sizes contradict each other.
+  void validate() const;
+};
+
+// tiny: 16x16 images, seconds, for tests. demo: 32x32, minutes on two cores. small: between demo and base.
+// base, large: the paper's (256x256, K = 1024), with the names, shapes and ids of the official checkpoints.
+Config preset(const std::string& name);  // throws Error(usage) for an unknown name
+std::vector<std::string> preset_names();
+
+// All fields as (name, text), in visiting order; and one field from text. Doubles are written so that they read back
+// exactly. set_field throws Error(usage) for an unknown name (with the nearest one) or text that does not fit.
+std::vector<std::pair<std::string, std::string>> list_fields(const Config& config);
+void set_field(Config& config, const std::string& name, const std::string& text);
+
+// The same as a text of lines `name = value`, where # starts a comment.
+std::string to_text(const Config& config);
+Config config_from_text(const std::string& text, Config start = {});
+
+}  // namespace addp

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 
@@ -20,6 +21,7 @@ std::string format(const char* pattern, Numbers... numbers) {
 // Per character, from ' ' to '~': strokes separated by blanks, each a row of points "xy" on a grid whose capitals reach
 // from y 0 to the baseline at y 6; "" has no shape of its own.
 constexpr double kCapHeight = 6;
+constexpr double kUnit = 0.7 / kCapHeight;  // of the grid, at size 1
 constexpr std::array<const char*, 95> kStrokes = {" ",
                                                   "0004 0606",
                                                   "0001 2021",
@@ -111,9 +113,9 @@ constexpr std::array<const char*, 95> kStrokes = {" ",
                                                   "0246 4206",
                                                   "0226 4218",
                                                   "02420646",  // wxyz
-                                                  "2010120312161726",
+                                                  "20101203141626",
                                                   "0008",
-                                                  "0010121312160600",
+                                                  "00101223141606",
                                                   "0413243342"};  // {|}~
 constexpr const char* kBox = "0040460600";
 
@@ -133,6 +135,26 @@ double distance_to_segment(Point p, Point a, Point b) {
   const double t = squared > 0 ? std::clamp(((p.x - a.x) * dx + (p.y - a.y) * dy) / squared, 0.0, 1.0) : 0;
   return std::hypot(p.x - a.x - t * dx, p.y - a.y - t * dy);
 }
+
+// Pixels that a line touches: [left, right) x [top, bottom).
+struct Box {
+  double x0 = 1e9, y0 = 1e9, x1 = -1e9, y1 = -1e9;
+  int64_t left = 0, top = 0, right = 0, bottom = 0;
+
+  void include(Point p) {
+    x0 = std::min(x0, p.x), y0 = std::min(y0, p.y);
+    x1 = std::max(x1, p.x), y1 = std::max(y1, p.y);
+  }
+  void round_out(double margin, int64_t width, int64_t height) {
+    const auto pixel = [](double v, int64_t extent) {
+      return static_cast<int64_t>(std::clamp(std::floor(v), 0.0, static_cast<double>(extent)));
+    };
+    left = pixel(x0 - margin, width), right = pixel(x1 + margin + 1, width);
+    top = pixel(y0 - margin, height), bottom = pixel(y1 + margin + 1, height);
+  }
+  int64_t columns() const { return right - left; }
+  int64_t rows() const { return bottom - top; }
+};
 
 }  // namespace
 
@@ -161,6 +183,12 @@ void SvgCanvas::text(Point at, std::string_view text, double size, Anchor anchor
   svg_.append(">").append(escape_html(text)).append("</text>\n");
 }
 
+double SvgCanvas::text_width(std::string_view text, double size) const {
+  double width = 0;
+  for (unsigned char c : text) width += size * (std::isupper(c) ? 0.72 : 0.6);
+  return width;
+}
+
 // ---- Pixels ---------------------------------------------------------------------------------------------------------
 PixelCanvas::PixelCanvas(int width, int height, double scale) : scale_(scale) {
   bitmap_.width = static_cast<int64_t>(std::ceil(width * scale));
@@ -169,42 +197,50 @@ PixelCanvas::PixelCanvas(int width, int height, double scale) : scale_(scale) {
 }
 
 void PixelCanvas::line(const std::vector<Point>& points, double width, Paint paint) {
-  // The whole line's coverage first, then one blend: joints of a translucent line must not show.
-  std::vector<float> coverage(static_cast<size_t>(bitmap_.width * bitmap_.height));
+  if (points.empty()) return;
   const double radius = width * scale_ / 2;
-  for (size_t i = 0; i < points.size(); ++i) {
-    const Point& before = points[i ? i - 1 : 0];
-    const Point a = {before.x * scale_, before.y * scale_}, b = {points[i].x * scale_, points[i].y * scale_};
-    const auto first = [&](double p, double q) {
-      return std::max<int64_t>(0, std::floor(std::min(p, q) - radius - 1));
-    };
-    const auto last = [&](double p, double q, int64_t extent) {
-      return std::min<int64_t>(extent - 1, std::ceil(std::max(p, q) + radius + 1));
-    };
-    for (int64_t y = first(a.y, b.y); y <= last(a.y, b.y, bitmap_.height); ++y) {
-      for (int64_t x = first(a.x, b.x); x <= last(a.x, b.x, bitmap_.width); ++x) {
+  std::vector<Point> path;
+  Box all;
+  for (const Point& point : points) {
+    path.push_back({point.x * scale_, point.y * scale_});
+    all.include(path.back());
+  }
+  all.round_out(radius + 1, bitmap_.width, bitmap_.height);
+  // The whole line's coverage first, then one blend: joints of a translucent line must not show.
+  std::vector<float> coverage(static_cast<size_t>(all.columns() * all.rows()));
+  for (size_t i = 0; i < path.size(); ++i) {
+    const Point a = path[i ? i - 1 : 0], b = path[i];
+    Box segment;
+    segment.include(a);
+    segment.include(b);
+    segment.round_out(radius + 1, bitmap_.width, bitmap_.height);
+    for (int64_t y = segment.top; y < segment.bottom; ++y) {
+      for (int64_t x = segment.left; x < segment.right; ++x) {
         const double distance = distance_to_segment({x + 0.5, y + 0.5}, a, b);
-        const float covered = static_cast<float>(std::clamp(radius + 0.5 - distance, 0.0, 1.0));
-        float& pixel = coverage[static_cast<size_t>(y * bitmap_.width + x)];
-        pixel = std::max(pixel, covered);
+        float& covered = coverage[static_cast<size_t>((y - all.top) * all.columns() + x - all.left)];
+        covered = std::max(covered, static_cast<float>(std::clamp(radius + 0.5 - distance, 0.0, 1.0)));
       }
     }
   }
   const std::array<uint8_t, 3> color = {paint.r, paint.g, paint.b};
-  for (size_t i = 0; i < coverage.size(); ++i) {
-    if (coverage[i] == 0) continue;
-    const double alpha = coverage[i] * paint.opacity;
-    for (size_t c = 0; c < 3; ++c) {
-      uint8_t& value = bitmap_.rgb[3 * i + c];
-      value = static_cast<uint8_t>(std::lround(value + alpha * (color[c] - value)));
+  for (int64_t y = all.top, i = 0; y < all.bottom; ++y) {
+    for (int64_t x = all.left; x < all.right; ++x, ++i) {
+      uint8_t* pixel = &bitmap_.rgb[static_cast<size_t>(3 * (y * bitmap_.width + x))];
+      const double alpha = coverage[static_cast<size_t>(i)] * paint.opacity;
+      for (int c = 0; c < 3; ++c)
+        pixel[c] = static_cast<uint8_t>(std::lround(pixel[c] + alpha * (color[c] - pixel[c])));
     }
   }
 }
 
+double PixelCanvas::text_width(std::string_view text, double size) const {
+  double units = -1;  // no gap after the last
+  for (char c : text) units += advance_of(c);
+  return units * size * kUnit;
+}
+
 void PixelCanvas::text(Point at, std::string_view text, double size, Anchor anchor, bool vertical) {
-  const double unit = size * 0.7 / kCapHeight;
-  double length = -1;
-  for (char c : text) length += advance_of(c);
+  const double unit = size * kUnit, length = text_width(text, size) / unit;
   double pen = anchor == Anchor::start ? 0 : anchor == Anchor::middle ? -length / 2 : -length;
   for (char c : text) {
     std::vector<Point> stroke;

@@ -27,6 +27,8 @@ class Canvas {
   virtual void line(const std::vector<Point>& points, double width, Paint paint) = 0;
   // One line of text whose baseline begins at, is centred on, or ends at `at`; vertical text reads upwards.
   virtual void text(Point at, std::string_view text, double size, Anchor anchor, bool vertical = false) = 0;
+  // In logical pixels; for SVG an estimate, its font is the reader's.
+  virtual double text_width(std::string_view text, double size) const = 0;
 };
 
 class SvgCanvas : public Canvas {
@@ -35,6 +37,7 @@ class SvgCanvas : public Canvas {
   SvgCanvas(int width, int height, std::string_view label);
   void line(const std::vector<Point>& points, double width, Paint paint) override;
   void text(Point at, std::string_view text, double size, Anchor anchor, bool vertical = false) override;
+  double text_width(std::string_view text, double size) const override;
   std::string finish() const { return svg_ + "</svg>\n"; }  // a complete <svg> element, to be put into HTML
 
  private:
@@ -53,6 +56,7 @@ class PixelCanvas : public Canvas {
   PixelCanvas(int width, int height, double scale);  // scale: pixels per logical pixel
   void line(const std::vector<Point>& points, double width, Paint paint) override;
   void text(Point at, std::string_view text, double size, Anchor anchor, bool vertical = false) override;
+  double text_width(std::string_view text, double size) const override;
   const Bitmap& bitmap() const { return bitmap_; }
 
  private:

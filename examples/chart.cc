@@ -69,16 +69,25 @@ std::vector<double> ticks_of(const Axis& axis, int count) {
   }
   if (ticks.size() >= 3) return ticks;
   ticks = linear_ticks(std::pow(10, axis.low), std::pow(10, axis.high), count);
-  std::erase_if(ticks, [](double value) { return value <= 0; });
+  std::erase_if(ticks, [&](double value) { return value <= 0 || !axis.contains(value); });
   return ticks;
 }
 
-std::string tick_label(double value) {
-  char text[64];
-  if (std::abs(value) < 1e-12) return "0";
-  const bool thousands = std::abs(value) >= 10000 && std::abs(value) < 1e9;
-  std::snprintf(text, sizeof(text), thousands ? "%.6gk" : "%.6g", thousands ? value / 1000 : value);
-  return text;
+// One label a tick; in thousands when all ticks are.
+std::vector<std::string> tick_labels(const std::vector<double>& ticks) {
+  double least = std::numeric_limits<double>::infinity(), most = 0;
+  for (double value : ticks) {
+    most = std::max(most, std::abs(value));
+    if (std::abs(value) > 1e-12) least = std::min(least, std::abs(value));
+  }
+  const bool thousands = most >= 10000 && least >= 1000;
+  std::vector<std::string> labels;
+  for (double value : ticks) {
+    char text[64];
+    std::snprintf(text, sizeof(text), thousands ? "%.6gk" : "%.6g", thousands ? value / 1000 : value);
+    labels.push_back(std::abs(value) > 1e-12 ? text : "0");
+  }
+  return labels;
 }
 
 // Appends the points of one column of pixels; of many, the first, the lowest, the highest and the last.
@@ -109,16 +118,13 @@ std::vector<std::vector<Point>> pieces_of(const std::vector<double>& xs, const s
   return pieces;
 }
 
-// Width of text in the fonts in use, roughly.
-double text_width(const std::string& text) { return 0.58 * kFont * static_cast<double>(text.size()); }
-
 // Draws the legend from `top` on, in as many rows as it needs, and returns where it ends.
 double draw_legend(Canvas& canvas, const std::vector<Series>& series, double left, double right, double top) {
   double pen = left, baseline = top + kFont;
   bool any = false;
   for (size_t i = 0; i < series.size(); ++i) {
     if (series[i].name.empty()) continue;
-    const double width = 40 + text_width(series[i].name);
+    const double width = 40 + canvas.text_width(series[i].name, kFont);
     if (pen > left && pen + width > right) pen = left, baseline += 1.5 * kFont;
     canvas.line({{pen + 2, baseline - 4}, {pen + 18, baseline - 4}}, 3, kColors[i % kColors.size()]);
     canvas.text({pen + 24, baseline}, series[i].name, kFont, Anchor::start);
@@ -131,19 +137,22 @@ double draw_legend(Canvas& canvas, const std::vector<Series>& series, double lef
 void draw_axes(Canvas& canvas, const Axis& x, const Axis& y, const ChartOptions& options) {
   Paint grid = kInk;
   grid.opacity = 0.15;
-  for (double value : ticks_of(y, 5)) {
-    if (!y.contains(value)) continue;
-    canvas.line({{x.begin, y.pixel(value)}, {x.end, y.pixel(value)}}, 1, grid);
-    canvas.text({x.begin - 8, y.pixel(value) + 0.35 * kFont}, tick_label(value), kFont, Anchor::end);
+  const std::vector<double> y_ticks = ticks_of(y, 5), x_ticks = ticks_of(x, options.width / 90);
+  const std::vector<std::string> y_labels = tick_labels(y_ticks), x_labels = tick_labels(x_ticks);
+  for (size_t i = 0; i < y_ticks.size(); ++i) {
+    const double at = y.pixel(y_ticks[i]);
+    canvas.line({{x.begin, at}, {x.end, at}}, 1, grid);
+    canvas.text({x.begin - 8, at + 0.35 * kFont}, y_labels[i], kFont, Anchor::end);
   }
-  for (double value : ticks_of(x, 8)) {
-    canvas.line({{x.pixel(value), y.begin}, {x.pixel(value), y.begin + 5}}, 1, kInk);
-    canvas.text({x.pixel(value), y.begin + 9 + kFont}, tick_label(value), kFont, Anchor::middle);
+  for (size_t i = 0; i < x_ticks.size(); ++i) {
+    const double at = x.pixel(x_ticks[i]);
+    canvas.line({{at, y.begin}, {at, y.begin + 5}}, 1, kInk);
+    canvas.text({at, y.begin + 9 + kFont}, x_labels[i], kFont, Anchor::middle);
   }
   canvas.line({{x.begin, y.end}, {x.begin, y.begin}, {x.end, y.begin}}, 1, kInk);
   canvas.text({(x.begin + x.end) / 2, options.height - 8.0}, options.x_label, kFont, Anchor::middle);
   const std::string y_label = options.y_label + (options.log_y ? " (log)" : "");
-  canvas.text({16, (y.begin + y.end) / 2}, y_label, kFont, Anchor::middle, true);
+  canvas.text({14, (y.begin + y.end) / 2}, y_label, kFont, Anchor::middle, true);
 }
 
 void draw_curve(Canvas& canvas, const Series& series, const Axis& x, const Axis& y, Paint paint, double smoothing) {
@@ -176,7 +185,7 @@ void draw_chart(Canvas& canvas, const std::vector<Series>& series, const ChartOp
   const bool empty = x.low > x.high;
   x.widen(0);
   y.widen(0.06);
-  x.begin = 70, x.end = options.width - 20.0;
+  x.begin = 78, x.end = options.width - 20.0;
   double top = 8;
   if (!options.title.empty()) {
     canvas.text({x.begin, top + 14}, options.title, 15, Anchor::start);

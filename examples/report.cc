@@ -29,7 +29,7 @@ p { margin: 0 0 12px; max-width: 75ch; white-space: pre-line; }
 .figures { display: flex; flex-wrap: wrap; gap: 12px; margin: 12px 0; }
 .figures div { padding: 10px 18px; border: 1px solid var(--line); border-radius: 8px; color: var(--soft); }
 .figures b { display: block; color: var(--ink); font-size: 24px; line-height: 1.3; font-variant-numeric: tabular-nums; }
-svg { display: block; max-width: 100%; height: auto; margin: 16px 0; }
+svg { display: inline-block; vertical-align: top; max-width: 100%; height: auto; margin: 8px 12px 8px 0; }
 figure { display: inline-block; vertical-align: top; margin: 8px 20px 8px 0; max-width: 100%; }
 figure img { display: block; max-width: 100%; border-radius: 4px; }
 .pixelated { image-rendering: pixelated; }

@@ -13,7 +13,6 @@
 #include <ctime>
 #include <filesystem>
 #include <iterator>
-#include <utility>
 
 namespace addp {
 namespace fs = std::filesystem;
@@ -89,6 +88,16 @@ void guarded(F&& f) {
 
 }  // namespace
 
+FolderLock::FolderLock(const std::string& path) : fd_(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  check(fd_ >= 0, path, ": cannot be opened (", std::strerror(errno), ")");
+  // Other failures mean a file system without locks.
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+  ::close(fd_);
+  fail(ErrorKind::usage, path, ": another process is running in this folder");
+}
+
+FolderLock::~FolderLock() { ::close(fd_); }
+
 RunFolder::RunFolder(const std::string& path, ExistingRun existing, int keep_checkpoints)
     : path_(path), keep_checkpoints_(keep_checkpoints) {
   while (path_.size() > 1 && path_.back() == '/') path_.pop_back();
@@ -108,35 +117,27 @@ RunFolder::RunFolder(const std::string& path, ExistingRun existing, int keep_che
   if (resumed_step_) log(concat_text("resumed after step ", *resumed_step_));
 }
 
-RunFolder::~RunFolder() {
-  if (lock_ >= 0) ::close(lock_);
-}
-
 void RunFolder::take_over(ExistingRun existing) {
-  lock_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  check(lock_ >= 0, path_, ": cannot be opened (", std::strerror(errno), ")");
-  const bool busy = ::flock(lock_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-  try {
-    check_as(ErrorKind::usage, !busy, path_, ": another process is running in this folder");
-    if (fs::is_empty(path_)) return;
-    check_as(
-        ErrorKind::usage, existing != ExistingRun::refuse, path_,
-        ": the folder is not empty: continue its run with --resume, replace it with --overwrite, or choose another");
-    check_as(ErrorKind::usage, is_run(path_), path_,
-             ": the folder holds something other than a run (no log.txt and checkpoints/): choose another");
-    remove_stale_temporaries(path_);
-    if (existing == ExistingRun::resume) return clean_up_for_resume();
-    for (const auto& entry : fs::directory_iterator(path_)) {
-      if (belongs_to_run(entry.path())) fs::remove_all(entry.path());
-    }
-  } catch (...) {
-    ::close(std::exchange(lock_, -1));
-    throw;
+  lock_.emplace(path_);
+  if (fs::is_empty(path_)) return;
+  check_as(ErrorKind::usage, existing != ExistingRun::refuse, path_,
+           ": the folder is not empty: continue its run with --resume, replace it with --overwrite, or choose another");
+  check_as(ErrorKind::usage, is_run(path_), path_,
+           ": the folder holds something other than a run (no log.txt and checkpoints/): choose another");
+  fs::create_directories(file(kCheckpoints));
+  remove_stale_temporaries(path_);
+  if (existing == ExistingRun::resume) return clean_up_for_resume();
+  // log.txt and checkpoints/ stay, emptied: a kill half-way must leave what is_run recognises.
+  for (int64_t step : checkpoint_steps(path_)) remove_checkpoint(checkpoint_folder(path_, step));
+  for (const auto& entry : fs::directory_iterator(file(kCheckpoints))) fs::remove_all(entry.path());
+  for (const auto& entry : fs::directory_iterator(path_)) {
+    const std::string name = entry.path().filename().string();
+    if (belongs_to_run(entry.path()) && name != kLog && name != kCheckpoints) fs::remove_all(entry.path());
   }
+  write_file_atomically(file(kLog), "");
 }
 
 void RunFolder::clean_up_for_resume() {
-  fs::create_directories(file(kCheckpoints));
   remove_stale_temporaries(file(kSamples));
   for (const auto& entry : fs::directory_iterator(file(kCheckpoints))) {
     if (step_of(entry.path()) && !is_complete(entry.path())) remove_checkpoint(entry.path());

@@ -18,6 +18,18 @@ namespace addp {
 // What to do with a folder that is not empty.
 enum class ExistingRun { refuse, resume, overwrite };
 
+// Keeps a second process out of a folder; the system gives the lock back when the process ends, however it ends.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& path);  // throws Error(usage) when another holds it
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_;
+};
+
 class RunFolder {
  public:
   // Creates the folder or takes it over, and locks it against a second process.
@@ -26,9 +38,6 @@ class RunFolder {
   //   checkpoints, and metrics and events of later steps, are removed; log.txt is kept and says so.
   // resume and overwrite refuse a folder that holds other things than a run. keep_checkpoints: 0 keeps all.
   RunFolder(const std::string& path, ExistingRun existing, int keep_checkpoints = 3);
-  ~RunFolder();
-  RunFolder(const RunFolder&) = delete;
-  RunFolder& operator=(const RunFolder&) = delete;
 
   const std::string& path() const { return path_; }
   std::string file(const std::string& name) const { return path_ + "/" + name; }
@@ -52,7 +61,7 @@ class RunFolder {
 
   std::string path_;
   int keep_checkpoints_;
-  int lock_ = -1;
+  std::optional<FolderLock> lock_;
   std::optional<int64_t> resumed_step_;
   std::optional<AppendFile> log_;
   std::optional<MetricsWriter> metrics_;

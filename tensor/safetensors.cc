@@ -13,6 +13,7 @@
 #include <set>
 
 #include "tensor/files.h"
+#include "tensor/stored_types.h"
 
 namespace addp {
 namespace {
@@ -21,30 +22,6 @@ static_assert(std::endian::native == std::endian::little, "safetensors data is l
 
 constexpr int64_t kMaxHeaderBytes = 100'000'000;
 constexpr size_t kMaxRank = 32;
-
-// Names come from the file: shortened and without control characters they are fit for a message.
-std::string quoted(const std::string& name) {
-  std::string text = concat_text("'", name.substr(0, 100), name.size() > 100 ? "...'" : "'");
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char c) { return c < 32 || c == 127; }, '?');
-  return text;
-}
-
-// Bytes of one stored element; 0 for a dtype that the format does not know.
-int64_t stored_size(const std::string& dtype) {
-  static const std::map<std::string, int64_t> sizes = {{"BOOL", 1}, {"U8", 1},   {"I8", 1},  {"I16", 2}, {"U16", 2},
-                                                       {"F16", 2},  {"BF16", 2}, {"I32", 4}, {"U32", 4}, {"F32", 4},
-                                                       {"F64", 8},  {"I64", 8},  {"U64", 8}};
-  const auto found = sizes.find(dtype);
-  return found == sizes.end() ? 0 : found->second;
-}
-
-DType loaded_dtype(const std::string& dtype) {
-  if (dtype == "F32" || dtype == "F16" || dtype == "BF16") return DType::f32;
-  if (dtype == "F64") return DType::f64;
-  if (dtype == "U8" || dtype == "BOOL") return DType::u8;
-  return DType::i64;
-}
 
 const char* stored_name(DType dtype) {
   switch (dtype) {
@@ -210,49 +187,6 @@ SafetensorsHeader read_header(std::ifstream& file, const std::string& path) {
   return header;
 }
 
-// ---- Data ---------------------------------------------------------------------------------------------------------
-
-// IEEE half precision, exact; subnormals, infinities and NaN included.
-float half_to_float(uint16_t half) {
-  const uint32_t sign = uint32_t{half & 0x8000u} << 16, exponent = (half >> 10) & 31, fraction = half & 1023;
-  if (exponent == 0) {
-    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
-    return sign ? -magnitude : magnitude;
-  }
-  return std::bit_cast<float>(sign | (exponent == 31 ? 255u : exponent + 112) << 23 | fraction << 13);
-}
-
-float brain_to_float(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
-
-// Reads `count` elements of type From in pieces and stores convert(element).
-template <class From, class To, class F>
-bool read_converted(std::ifstream& file, To* to, int64_t count, F convert) {
-  std::vector<From> piece(static_cast<size_t>(std::min<int64_t>(count, 1 << 16)));
-  for (int64_t done = 0; done < count;) {
-    const int64_t n = std::min<int64_t>(count - done, static_cast<int64_t>(piece.size()));
-    if (!file.read(reinterpret_cast<char*>(piece.data()), n * static_cast<int64_t>(sizeof(From)))) return false;
-    for (int64_t i = 0; i < n; ++i) to[done + i] = convert(piece[static_cast<size_t>(i)]);
-    done += n;
-  }
-  return true;
-}
-
-bool read_data(std::ifstream& file, const TensorInfo& info, const Tensor& x) {
-  const int64_t n = x.numel();
-  const auto widen = [](auto v) { return static_cast<int64_t>(v); };
-  if (info.dtype == "F16") return read_converted<uint16_t>(file, x.ptr<float>(), n, half_to_float);
-  if (info.dtype == "BF16") return read_converted<uint16_t>(file, x.ptr<float>(), n, brain_to_float);
-  if (info.dtype == "I8") return read_converted<int8_t>(file, x.ptr<int64_t>(), n, widen);
-  if (info.dtype == "I16") return read_converted<int16_t>(file, x.ptr<int64_t>(), n, widen);
-  if (info.dtype == "U16") return read_converted<uint16_t>(file, x.ptr<int64_t>(), n, widen);
-  if (info.dtype == "I32") return read_converted<int32_t>(file, x.ptr<int64_t>(), n, widen);
-  if (info.dtype == "U32") return read_converted<uint32_t>(file, x.ptr<int64_t>(), n, widen);
-  if (info.dtype == "BOOL")
-    return read_converted<uint8_t>(file, x.ptr<uint8_t>(), n, [](uint8_t v) { return uint8_t{v != 0}; });
-  // F32, F64, I64, U8, and U64, whose bits are those of i64 below 2^63.
-  return n == 0 || bool(file.read(static_cast<char*>(x.raw()), x.bytes()));
-}
-
 }  // namespace
 
 SafetensorsHeader read_safetensors_header(const std::string& path) {
@@ -266,13 +200,7 @@ TensorFile read_safetensors(const std::string& path) {
   TensorFile result;
   for (const TensorInfo& info : header.tensors) {
     Tensor x(info.shape, {loaded_dtype(info.dtype), Device::cpu});
-    check_as(ErrorKind::checkpoint, read_data(file, info, x), path, ": the data of ", quoted(info.name),
-             " cannot be read");
-    if (info.dtype == "U64") {
-      const int64_t* p = x.ptr<int64_t>();
-      check_as(ErrorKind::checkpoint, std::all_of(p, p + x.numel(), [](int64_t v) { return v >= 0; }), path, ": ",
-               quoted(info.name), " holds numbers of 2^63 or more, which cannot be represented here");
-    }
+    read_elements(file, info.dtype, x, path, info.name);
     result.tensors.emplace(info.name, std::move(x));
   }
   result.metadata = std::move(header.metadata);

@@ -50,7 +50,7 @@ std::string stored_dtype(const std::string& storage_type) {
 
 class TorchFile {
  public:
-  explicit TorchFile(const std::string& path) : path_(path), file_(path, std::ios::binary) {
+  explicit TorchFile(const std::string& path, const std::string& entry = "") : path_(path), file_(path, std::ios::binary) {
     need(file_.is_open(), "cannot be opened");
     std::string start(8, '\0');
     file_.read(start.data(), 8);
@@ -58,7 +58,7 @@ class TorchFile {
     file_.seekg(0);
     if (start == kLegacyStart) open_legacy();
     else open_zip();
-    list_state_dict();
+    list_state_dict(entry);
   }
 
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
@@ -152,14 +152,12 @@ class TorchFile {
 
   // ---- The pickle ---------------------------------------------------------------------------------------------------
 
-  void list_state_dict() {
-    int state = pickle_.root;
-    for (const char* name : {"model", "state_dict"}) {
-      const int found = pickle_.find(pickle_.root, name);
-      if (found < 0) continue;
-      state = found;
-      break;
-    }
+  void list_state_dict(const std::string& entry) {
+    int state = entry.empty() ? -1 : pickle_.find(pickle_.root, entry);
+    need(entry.empty() || state >= 0, "has no entry ", quoted(entry));
+    for (const char* name : {"model", "state_dict"})
+      if (state < 0) state = pickle_.find(pickle_.root, name);
+    if (state < 0) state = pickle_.root;
     const std::vector<int>& items = pickle_[state].items;
     const Kind kind = pickle_[state].kind;
     need(kind == Kind::dict || kind == Kind::call, "its root is no state dict");
@@ -289,8 +287,8 @@ SafetensorsHeader read_torch_header(const std::string& path) {
   return header;
 }
 
-TensorFile read_torch_checkpoint(const std::string& path) {
-  TorchFile file(path);
+TensorFile read_torch_checkpoint(const std::string& path, const std::string& entry) {
+  TorchFile file(path, entry);
   TensorFile result;
   for (const auto& [name, view] : file.tensors()) result.tensors.emplace(name, file.read(name, view));
   result.metadata = file.metadata();

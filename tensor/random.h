@@ -2,6 +2,7 @@
 // number of threads, and after every resume: the whole state is three integers.
 #pragma once
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <string_view>
 
@@ -27,6 +28,17 @@ inline double philox_uniform(uint64_t seed, uint64_t stream, uint64_t index) {
                              static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
                             {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   return static_cast<double>((uint64_t{words[0]} << 21) ^ (words[1] >> 11)) * 0x1.0p-53;
+}
+
+// The standard normal number of the same index (Box and Muller 1958): the block's first two words give the radius, the
+// other two the angle.
+inline double philox_normal(uint64_t seed, uint64_t stream, uint64_t index) {
+  const auto words = philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
+                             static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
+                            {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  const double u = static_cast<double>((uint64_t{words[0]} << 21) ^ (words[1] >> 11)) * 0x1.0p-53;
+  const double v = static_cast<double>((uint64_t{words[2]} << 21) ^ (words[3] >> 11)) * 0x1.0p-53;
+  return std::sqrt(-2 * std::log1p(-u)) * std::cos(6.283185307179586 * v);
 }
 
 class Rng {

@@ -1,0 +1,226 @@
+// Vectors of 64 bytes for the CPU kernels, through the compiler's vector types: one register with AVX-512, two with
+// AVX2. for_vectors walks an array and hands the ragged end to the same code. Each lane of a sum is accumulated on its
+// own and the lanes meet in a fixed tree, so the order of summation never changes. float has its own exp and erf;
+// double uses the standard library's.
+#pragma once
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed to inlined functions only
+
+namespace addp::cpu {
+
+// Elements that a task should have, so that small tensors wake no thread.
+inline constexpr int64_t kGrain = 16384;
+// Rows of D elements that make a task.
+inline int64_t row_grain(int64_t D) { return D >= kGrain ? 1 : D > 0 ? kGrain / D : kGrain; }
+
+typedef float VecF __attribute__((vector_size(64)));
+typedef double VecD __attribute__((vector_size(64)));
+typedef int32_t VecI32 __attribute__((vector_size(64)));
+typedef int64_t VecI64 __attribute__((vector_size(64)));
+
+template <class T>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  using type = VecF;
+  using mask = VecI32;
+};
+template <>
+struct VecOf<double> {
+  using type = VecD;
+  using mask = VecI64;
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+
+template <class T>
+inline constexpr int64_t kLanes = 64 / sizeof(T);
+// "All lanes", as a type, so that whole vectors need no tests.
+template <class T>
+using AllLanes = std::integral_constant<int64_t, kLanes<T>>;
+
+// Calls f(i, lanes) for i = 0, kLanes, 2 kLanes ... below n; lanes is AllLanes except at a ragged end.
+template <class T, class F>
+inline void for_vectors(int64_t n, F&& f) {
+  int64_t i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) f(i, AllLanes<T>{});
+  if (i < n) f(i, n - i);
+}
+
+template <class T>
+inline Vec<T> load(const T* p, AllLanes<T>) {
+  Vec<T> v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+template <class T>
+inline Vec<T> load(const T* p, int64_t lanes) {
+  Vec<T> v{};
+  for (int64_t l = 0; l < lanes; ++l) v[l] = p[l];
+  return v;
+}
+template <class T>
+inline void store(T* p, AllLanes<T>, Vec<T> v) {
+  std::memcpy(p, &v, sizeof(v));
+}
+template <class T>
+inline void store(T* p, int64_t lanes, Vec<T> v) {
+  for (int64_t l = 0; l < lanes; ++l) p[l] = v[l];
+}
+
+template <class T>
+inline Vec<T> splat(T x) {
+  return x - Vec<T>{};
+}
+
+// v with the lanes from `lanes` on replaced.
+template <class T>
+inline Vec<T> keep(Vec<T> v, AllLanes<T>, T = 0) {
+  return v;
+}
+template <class T>
+inline Vec<T> keep(Vec<T> v, int64_t lanes, T other = 0) {
+  for (int64_t l = lanes; l < kLanes<T>; ++l) v[l] = other;
+  return v;
+}
+
+template <class T>
+inline T sum_lanes(Vec<T> v) {
+  T lanes[kLanes<T>];
+  std::memcpy(lanes, &v, sizeof(v));
+  for (int64_t half = kLanes<T> / 2; half > 0; half /= 2) {
+    for (int64_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+  }
+  return lanes[0];
+}
+
+template <class T>
+inline T max_lanes(Vec<T> v) {
+  T best = v[0];
+  for (int64_t l = 1; l < kLanes<T>; ++l) best = v[l] > best ? T(v[l]) : best;
+  return best;
+}
+
+// Eight elements as doubles.
+inline VecD load_double(const double* p) { return load<double>(p, AllLanes<double>{}); }
+inline VecD load_double(const float* p) {
+  typedef float Half __attribute__((vector_size(32)));
+  Half v;
+  std::memcpy(&v, p, sizeof(v));
+  return __builtin_convertvector(v, VecD);
+}
+
+// sum over i < n of f(x[i]), accumulated in double. f takes a VecD.
+template <class T, class F>
+inline double sum_double(const T* x, int64_t n, F&& f) {
+  constexpr int64_t kStep = kLanes<double>;
+  VecD a{}, b{};
+  int64_t i = 0;
+  for (; i + 2 * kStep <= n; i += 2 * kStep) {
+    a += f(load_double(x + i));
+    b += f(load_double(x + i + kStep));
+  }
+  for (; i < n; i += kStep) {
+    VecD tail{};
+    const int64_t lanes = n - i < kStep ? n - i : kStep;
+    for (int64_t l = 0; l < lanes; ++l) tail[l] = x[i + l];
+    a += keep<double>(f(tail), lanes);
+  }
+  return sum_lanes<double>(a + b);
+}
+template <class T>
+inline double sum_double(const T* x, int64_t n) {
+  return sum_double(x, n, [](VecD v) { return v; });
+}
+
+template <class T, class F>
+inline Vec<T> lanewise(Vec<T> x, F&& f) {
+  for (int64_t l = 0; l < kLanes<T>; ++l) x[l] = f(T(x[l]));
+  return x;
+}
+
+// exp(x) = 2^n exp(r), n = rint(x / log 2), |r| <= log(2) / 2: r by a two-step subtraction, exp(r) by the minimax
+// polynomial of Cephes' expf. Relative error 1e-7. Results below the smallest normal number are 0.
+inline VecF exp(VecF x) {
+  const VecF kMagic = splat<float>(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const VecF clamped = x < -86.6f ? splat<float>(-86.6f) : (x > 88.7228f ? splat<float>(88.7228f) : x);
+  const VecF shifted = clamped * 1.44269504f + kMagic;
+  const VecF n = shifted - kMagic;
+  const VecF r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  VecF p = splat<float>(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  // 2^(n - 1) * 2, for n reaches 128
+  const VecI32 bits = (std::bit_cast<VecI32>(shifted) - std::bit_cast<VecI32>(kMagic) + 126) << 23;
+  const VecF y = p * std::bit_cast<VecF>(bits) * 2.0f;
+  return x < -86.6f ? VecF{} : (x > 88.7228f ? splat<float>(std::numeric_limits<float>::infinity()) : y);
+}
+inline VecD exp(VecD x) {
+  return lanewise<double>(x, [](double v) { return std::exp(v); });
+}
+
+// erf(x) = x P(x^2) / Q(x^2) on [-4, 4], constant outside; the rational approximation that Eigen and XLA use.
+// Absolute error 4e-7.
+inline VecF erf(VecF x) {
+  const VecF t = x < -4.0f ? splat<float>(-4.0f) : (x > 4.0f ? splat<float>(4.0f) : x);
+  const VecF t2 = t * t;
+  VecF p = splat<float>(-2.72614225801306e-10f);
+  p = p * t2 + 2.77068142495902e-08f;
+  p = p * t2 - 2.10102402082508e-06f;
+  p = p * t2 - 5.69250639462346e-05f;
+  p = p * t2 - 7.34990630326855e-04f;
+  p = p * t2 - 2.95459980854025e-03f;
+  p = p * t2 - 1.60960333262415e-02f;
+  VecF q = splat<float>(-1.45660718464996e-05f);
+  q = q * t2 - 2.13374055278905e-04f;
+  q = q * t2 - 1.68282697438203e-03f;
+  q = q * t2 - 7.37332916720468e-03f;
+  q = q * t2 - 1.42647390514189e-02f;
+  return t * p / q;
+}
+inline VecD erf(VecD x) {
+  return lanewise<double>(x, [](double v) { return std::erf(v); });
+}
+
+// The functions below are written once for either vector type.
+template <class V>
+inline V sigmoid(V x) {
+  return 1 / (1 + exp(-x));
+}
+template <class V>
+inline V silu(V x) {
+  return x * sigmoid(x);
+}
+// s(x) (1 + x (1 - s(x)))
+template <class V>
+inline V silu_derivative(V x) {
+  const V s = sigmoid(x);
+  return s * (1 + x * (1 - s));
+}
+template <class V>
+using ElementOf = std::remove_cvref_t<decltype(V{}[0])>;
+
+// x Phi(x), Phi the normal distribution function.
+template <class V>
+inline V gelu(V x) {
+  using T = ElementOf<V>;
+  return x * T(0.5) * (1 + erf(x * T(0.70710678118654752)));
+}
+// Phi(x) + x phi(x)
+template <class V>
+inline V gelu_derivative(V x) {
+  using T = ElementOf<V>;
+  return T(0.5) * (1 + erf(x * T(0.70710678118654752))) + x * T(0.39894228040143268) * exp(x * x * T(-0.5));
+}
+
+}  // namespace addp::cpu

@@ -2,9 +2,9 @@
 //
 //   template <class F> void visit(const std::string& prefix, F&& f)
 //
-// that calls f(prefix + name, Var&, Role) for each of its tensors and hands the call on to its sub-modules with a longer
-// prefix ("blocks.0.attn."). Counting, initialising, loading, saving, optimizing and freezing all go through it. Names
-// equal those of the official checkpoints.
+// that calls f(prefix + name, Var&, Role) for each of its tensors and hands the call on to its sub-modules with a
+// longer prefix ("blocks.0.attn."). Counting, initialising, loading, saving, optimizing and freezing all go through it.
+// Names equal those of the official checkpoints.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -1,0 +1,47 @@
+// Forward passes of the transformer block.
+#include "nn/transformer.h"
+
+#include <cmath>
+
+namespace addp {
+
+constexpr double kLayerNormEps = 1e-6;
+
+Attention::Attention(int64_t width, int64_t heads, Options options)
+    : heads(heads), qkv(width, 3 * width, true, options), proj(width, width, true, options) {
+  check(heads > 0 && width % heads == 0, "attention: width ", width, " cannot be split among ", heads, " heads");
+}
+
+Var Attention::operator()(const Var& x) const { return proj(attention(qkv(x), heads)); }
+
+Mlp::Mlp(int64_t width, int64_t hidden, Options options)
+    : fc1(width, hidden, true, options), fc2(hidden, width, true, options) {}
+
+Var Mlp::operator()(const Var& x) const { return fc2(bias_gelu(linear(x, fc1.weight), fc1.bias)); }
+
+Block::Block(int64_t width, int64_t heads, double mlp_ratio, double drop_path, Options options)
+    : drop_path_rate(drop_path),
+      norm1(width, kLayerNormEps, options),
+      attn(width, heads, options),
+      norm2(width, kLayerNormEps, options),
+      mlp(width, std::llround(static_cast<double>(width) * mlp_ratio), options) {}
+
+Var Block::operator()(const Var& x, const Mode& mode) const {
+  const Var y = x + drop_path(attn(norm1(x)), drop_path_rate, mode);
+  return y + drop_path(mlp(norm2(y)), drop_path_rate, mode);
+}
+
+PatchEmbed::PatchEmbed(int64_t channels, int64_t width, int64_t patch_size, Options options)
+    : proj(channels, width, patch_size, patch_size, Padding{}, true, options) {}
+
+Var PatchEmbed::operator()(const Var& image) const {
+  const int64_t D = proj.weight.dim(0), C = proj.weight.dim(1), p = proj.stride;
+  check(image.rank() == 4 && image.dim(1) == C && image.dim(2) % p == 0 && image.dim(3) % p == 0,
+        "patch_embed: image must be [B, ", C, ", Hi, Wi] with sides that are multiples of ", p, ", found ",
+        image.shape());
+  const int64_t B = image.dim(0), rows = image.dim(2) / p, columns = image.dim(3) / p;
+  const Var patches = permute(reshape(image, {B, C, rows, p, columns, p}), {0, 2, 4, 1, 3, 5});
+  return linear(reshape(patches, {B, rows * columns, C * p * p}), reshape(proj.weight, {D, C * p * p}), proj.bias);
+}
+
+}  // namespace addp

@@ -18,7 +18,7 @@ struct Addp {
   void visit(const std::string& prefix, F&& f) {
     encoder.visit(prefix, f);
     decoder.visit(prefix, f);
-    for (auto& [name, var] : unused) f(prefix + name, var, Role::buffer);
+    for (auto& [name, var] : unused) f(prefix + name, var, Role::parameter);
   }
 
   Config config;
@@ -27,7 +27,7 @@ struct Addp {
   std::vector<std::pair<std::string, Var>> unused;  // only with Config::unused_parameters
 };
 
-// Official initialisation, from numbers that depend on each tensor's name only.
+// Starting values (nn/init.h); the pixel encoder's positions start as sines and cosines.
 void initialize(Addp& model, const Rng& rng);
 
 }  // namespace addp

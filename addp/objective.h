@@ -10,12 +10,12 @@
 namespace addp {
 
 // Sec. 3.1, token-to-pixel: the pixels of tokens that are partly reliable.
+// Pixels are in [0, 1] but may leave it a little: nothing here clamps, the encoder does.
 //   codes: [B, L], read where mask is 0; unreliable: embeddings [B, L, Dz], read where mask is 1
 //   -> mixture of both [B, L, Dz]
 Tensor mix_embeddings(const Vqgan& vqgan, const Tensor& codes, const Tensor& unreliable, const Tensor& mask);
-Tensor decode_embeddings(const Vqgan& vqgan, const Tensor& embeddings);  // [B, L, Dz] -> [B, 3, Hi, Wi] in [0, 1]
-Tensor decode_codes(const Vqgan& vqgan, const Tensor& codes);            // [B, L] -> [B, 3, Hi, Wi] in [0, 1]
-Tensor encode_image(const Vqgan& vqgan, const Tensor& image);            // [B, 3, Hi, Wi] in [0, 1] -> codes [B, L]
+Tensor decode_embeddings(const Vqgan& vqgan, const Tensor& embeddings);  // [B, L, Dz] -> [B, 3, Hi, Wi]
+Tensor decode_codes(const Vqgan& vqgan, const Tensor& codes);            // [B, L] -> [B, 3, Hi, Wi]
 
 // Embeddings of tokens that are only known as a distribution. probs: [B, L, K] -> [B, L, Dz]: the mean of the codes'
 // embeddings (soft), or that of the likeliest code.
@@ -48,8 +48,8 @@ StepResult denoise(const Addp& model, const Tensor& codes, const NestedMasks& ma
 Var forward_loss(const Addp& model, const Var& logits, const Tensor& target_probs, const Tensor& mask_t,
                  double label_smoothing);
 
-// Steps 1 to 5. codes: [B, L], the tokenizer's, computed here from image or ahead of time. The switches are those of
-// model.config.objective.
+// Steps 1 to 5. codes: [B, L], the tokenizer's, Vqgan::encode_codes(image), perhaps computed ahead of time. The
+// switches are those of model.config.objective.
 StepResult training_step(const Addp& model, const Vqgan& vqgan, const TokenPredictor& predictor, const Tensor& codes,
                          const NestedMasks& masks, Mode mode = {});
 StepResult training_step(const Addp& model, const Vqgan& vqgan, const TokenPredictor& predictor, const Tensor& codes,

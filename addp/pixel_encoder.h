@@ -1,4 +1,4 @@
-// The pixel encoder E (Sec. 3.1, token-to-pixel-to-token; glossary: E): a ViT that reads noisy pixels. It is the
+// The pixel encoder E (Sec. 3.1, first half of pixel-to-token generation): a ViT that reads noisy pixels. It is the
 // representation that recognition uses (recognition.h).
 #pragma once
 #include <string>

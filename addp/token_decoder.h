@@ -1,4 +1,4 @@
-// The token decoder D (Sec. 3.1, pixel-to-token generation; glossary: D): predicts the codes of the unreliable places
+// The token decoder D (Sec. 3.1, second half of pixel-to-token generation): predicts the codes of the unreliable places
 // from the encoder's view of the noisy image and from the reliable tokens.
 #pragma once
 #include <string>

@@ -70,7 +70,7 @@ struct TokenPredictor {
       decoder_blocks[i].visit(prefix + "decoder_blocks." + std::to_string(i) + ".", f);
     decoder_norm.visit(prefix + "decoder_norm.", f);
     mlm_layer.visit(prefix + "mlm_layer.", f);
-    for (auto& [name, var] : unused) f(prefix + name, var, Role::buffer);
+    for (auto& [name, var] : unused) f(prefix + name, var, Role::parameter);
   }
 
   Config config;
@@ -85,7 +85,7 @@ struct TokenPredictor {
   std::vector<std::pair<std::string, Var>> unused;  // only with Config::unused_parameters
 };
 
-// Official initialisation, from numbers that depend on each tensor's name only.
+// Starting values (nn/init.h).
 void initialize(TokenPredictor& predictor, const Rng& rng);
 
 }  // namespace addp

@@ -1,0 +1,249 @@
+#include "addp/config.h"
+
+#include <algorithm>
+#include <charconv>
+#include <sstream>
+
+namespace addp {
+
+void Config::use_official_ids() {
+  vocabulary = codes() + 1001;
+  class_id = codes() + 76;
+  mask_id = vocabulary - 1;
+}
+
+void Config::use_compact_ids() {
+  vocabulary = codes() + 2;
+  class_id = codes();
+  mask_id = codes() + 1;
+  position_rows = 1 + tokens();
+}
+
+static void validate_transformer(const std::string& name, const TransformerConfig& t) {
+  const auto require = [&](bool ok, const auto&... text) { check_as(ErrorKind::usage, ok, "config: ", name, text...); };
+  require(t.width > 0 && t.width % 4 == 0, ".width must be a positive multiple of 4, found ", t.width);
+  require(t.heads > 0 && t.width % t.heads == 0, ".heads must divide width ", t.width, ", found ", t.heads);
+  require(t.decoder_heads > 0 && t.width % t.decoder_heads == 0, ".decoder_heads must divide width ", t.width,
+          ", found ", t.decoder_heads);
+  require(t.depth > 0 && t.decoder_depth > 0, ".depth and .decoder_depth must be positive");
+  require(t.dropout >= 0 && t.dropout < 1, ".dropout must lie in [0, 1), found ", t.dropout);
+}
+
+static void validate_stage(const std::string& name, const StageConfig& stage) {
+  const auto require = [&](bool ok, const auto&... text) { check_as(ErrorKind::usage, ok, "config: ", name, text...); };
+  require(stage.steps >= 0, ".steps must not be negative, found ", stage.steps);
+  require(stage.batch > 0, ".batch must be positive, found ", stage.batch);
+  require(stage.warmup_steps >= 0, ".warmup_steps must not be negative, found ", stage.warmup_steps);
+}
+
+void Config::validate() const {
+  const auto require = [&](bool ok, const auto&... text) { check_as(ErrorKind::usage, ok, "config: ", text...); };
+  require(patch_size > 0 && image_size > 0 && image_size % patch_size == 0, "image_size ", image_size,
+          " must be a multiple of patch_size ", patch_size);
+  vqgan.validate();
+  require(vqgan.image_channels == 3, "vqgan.image_channels must be 3, found ", vqgan.image_channels);
+  require(vqgan.downsampling() == patch_size, "the VQGAN shrinks images by ", vqgan.downsampling(),
+          " (vqgan.ch_mult), patch_size is ", patch_size, "; they must be equal");
+  require(codes() > 1, "vqgan.codebook_size must be at least 2, found ", codes());
+  require(vocabulary > codes() && std::max(class_id, mask_id) < vocabulary && std::min(class_id, mask_id) >= codes() &&
+              class_id != mask_id,
+          "class_id ", class_id, " and mask_id ", mask_id, " must be two numbers in [", codes(), ", vocabulary ",
+          vocabulary, ")");
+  require(position_rows >= 1 + tokens(), "position_rows must be at least 1 + ", tokens(), " tokens, found ",
+          position_rows);
+  validate_transformer("predictor", predictor);
+  validate_transformer("model", model);
+  require(masking.min_ratio > 0 && masking.min_ratio < masking.max_ratio && masking.max_ratio <= 1,
+          "masking ratios must satisfy 0 < min_ratio < max_ratio <= 1");
+  require(masking.deviation > 0 && masking.steps > 0 && masking.max_jump > 0,
+          "masking.deviation, .steps and .max_jump must be positive");
+  require(sampler.steps > 0, "sampler.steps must be positive, found ", sampler.steps);
+  require(sampler.schedule == "cosine" || sampler.schedule == "linear",
+          "sampler.schedule must be cosine or linear, found '", sampler.schedule, "'");
+  require(sampler.top_p > 0 && sampler.top_p <= 1, "sampler.top_p must lie in (0, 1], found ", sampler.top_p);
+  validate_stage("train_vqgan", train_vqgan);
+  validate_stage("train_predictor", train_predictor);
+  validate_stage("train_addp", train_addp);
+  validate_stage("train_probe", train_probe);
+}
+
+// ---- Presets
+
+static StageConfig stage(int64_t steps, int64_t batch, int64_t warmup_steps, double base_lr, double ema_decay = 0) {
+  StageConfig s;
+  s.steps = steps, s.batch = batch, s.warmup_steps = warmup_steps, s.base_lr = base_lr, s.ema_decay = ema_decay;
+  return s;
+}
+
+static VqganConfig vqgan(int64_t ch, std::vector<int64_t> ch_mult, int64_t blocks, int64_t codes, int64_t dim) {
+  VqganConfig c;
+  c.ch = ch, c.ch_mult = std::move(ch_mult), c.num_res_blocks = blocks, c.codebook_size = codes, c.codebook_dim = dim;
+  return c;
+}
+
+static Config tiny() {
+  Config c;
+  c.image_size = 16, c.patch_size = 4;
+  c.vqgan = vqgan(32, {1, 1, 1}, 1, 24, 8);
+  c.predictor = c.model = {.width = 32, .depth = 2, .heads = 4, .decoder_depth = 1, .decoder_heads = 2};
+  c.sampler.steps = 4;
+  c.train_vqgan = stage(20, 8, 2, 3e-2);
+  c.train_predictor = stage(20, 8, 2, 3e-2);
+  c.train_addp = stage(20, 8, 2, 3e-2);
+  c.train_probe = stage(50, 32, 5, 8);
+  c.use_compact_ids();
+  return c;
+}
+
+static Config demo() {
+  Config c;
+  c.image_size = 32, c.patch_size = 4;
+  c.vqgan = vqgan(32, {1, 1, 2}, 1, 256, 16);
+  c.predictor = c.model = {.width = 128, .depth = 4, .heads = 4, .decoder_depth = 2, .decoder_heads = 4};
+  c.train_vqgan = stage(1500, 32, 50, 8e-3, 0.995);
+  c.train_predictor = stage(1200, 64, 50, 4e-3, 0.995);
+  c.train_addp = stage(1500, 64, 50, 3e-3, 0.995);
+  c.train_probe = stage(1000, 256, 50, 2);
+  c.use_compact_ids();
+  return c;
+}
+
+static Config small() {
+  Config c;
+  c.image_size = 64, c.patch_size = 4;
+  c.vqgan = vqgan(64, {1, 2, 4}, 2, 512, 64);
+  c.predictor = c.model = {.width = 384, .depth = 8, .heads = 6, .decoder_depth = 4, .decoder_heads = 6};
+  c.train_vqgan = stage(50000, 64, 1000, 1e-3, 0.999);
+  c.train_predictor = stage(50000, 128, 1000, 1e-3, 0.9999);
+  c.train_addp = stage(100000, 128, 2000, 5e-4, 0.9999);
+  c.train_probe = stage(10000, 512, 500, 1);
+  c.use_compact_ids();
+  return c;
+}
+
+// The paper's models, and a recipe of the scale they were trained at (ImageNet, batch 4096 on many accelerators).
+static Config paper(const TransformerConfig& size) {
+  Config c;
+  c.image_size = 256, c.patch_size = 16;
+  c.vqgan = vqgan(128, {1, 1, 2, 2, 4}, 2, 1024, 256);
+  c.predictor = c.model = size;
+  c.use_official_ids();
+  c.position_rows = 257;
+  c.unused_parameters = true;
+  c.train_vqgan = stage(300000, 256, 5000, 1e-4, 0.999);
+  c.train_predictor = stage(500000, 4096, 12500, 1.5e-4);
+  c.train_addp = stage(250000, 4096, 12500, 1e-4);
+  c.train_probe = stage(28000, 4096, 3125, 0.1);
+  return c;
+}
+
+std::vector<std::string> preset_names() { return {"tiny", "demo", "small", "base", "large"}; }
+
+Config preset(const std::string& name) {
+  Config c;
+  if (name == "tiny") c = tiny();
+  else if (name == "demo") c = demo();
+  else if (name == "small") c = small();
+  else if (name == "base") c = paper({.width = 768, .depth = 12, .heads = 12, .decoder_depth = 8, .decoder_heads = 16});
+  else if (name == "large")
+    c = paper({.width = 1024, .depth = 24, .heads = 16, .decoder_depth = 8, .decoder_heads = 16});
+  else fail(ErrorKind::usage, "unknown preset '", name, "': expected tiny, demo, small, base or large");
+  c.preset = name;
+  return c;
+}
+
+// ---- Fields as text
+
+static std::string field_text(int64_t v) { return std::to_string(v); }
+static std::string field_text(bool v) { return v ? "true" : "false"; }
+static std::string field_text(const std::string& v) { return v; }
+static std::string field_text(double v) {
+  char buffer[32];
+  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, v).ptr};  // the shortest text that reads back exactly
+}
+static std::string field_text(const std::vector<int64_t>& v) {
+  std::string text;
+  for (int64_t x : v) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(x);
+  }
+  return text;
+}
+
+template <class Number>
+static bool parse_number(const std::string& text, Number& v) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
+  return error == std::errc() && end == text.data() + text.size();
+}
+static bool parse_field(const std::string& text, int64_t& v) { return parse_number(text, v); }
+static bool parse_field(const std::string& text, double& v) { return parse_number(text, v); }
+static bool parse_field(const std::string& text, bool& v) {
+  v = text == "true" || text == "1";
+  return v || text == "false" || text == "0";
+}
+static bool parse_field(const std::string& text, std::string& v) {
+  v = text;
+  return true;
+}
+static bool parse_field(const std::string& text, std::vector<int64_t>& v) {
+  v.clear();
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ',');) {
+    v.push_back(0);
+    if (!parse_number(part, v.back())) return false;
+  }
+  return true;
+}
+
+static const char* type_text(int64_t) { return "a whole number"; }
+static const char* type_text(double) { return "a number"; }
+static const char* type_text(bool) { return "true or false"; }
+static const char* type_text(const std::string&) { return "text"; }
+static const char* type_text(const std::vector<int64_t>&) { return "whole numbers with commas"; }
+
+std::vector<std::pair<std::string, std::string>> list_fields(const Config& config) {
+  std::vector<std::pair<std::string, std::string>> list;
+  Config copy = config;
+  copy.visit([&](const std::string& name, auto& value) { list.emplace_back(name, field_text(value)); });
+  return list;
+}
+
+void set_field(Config& config, const std::string& name, const std::string& text) {
+  bool found = false;
+  config.visit([&](const std::string& field, auto& value) {
+    if (field != name) return;
+    found = true;
+    auto parsed = value;
+    check_as(ErrorKind::usage, parse_field(text, parsed), "config: ", name, " must be ", type_text(value), ", found '",
+             text, "'");
+    value = parsed;
+  });
+  check_as(ErrorKind::usage, found, "config: unknown field '", name, "'");
+}
+
+std::string to_text(const Config& config) {
+  std::string text;
+  for (const auto& [name, value] : list_fields(config)) text += name + " = " + value + "\n";
+  return text;
+}
+
+static std::string trimmed(const std::string& text) {
+  const size_t begin = text.find_first_not_of(" \t\r");
+  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t\r") - begin + 1);
+}
+
+Config config_from_text(const std::string& text, Config start) {
+  std::istringstream in(text);
+  std::string line;
+  for (int number = 1; std::getline(in, line); ++number) {
+    line = trimmed(line.substr(0, line.find('#')));
+    if (line.empty()) continue;
+    const size_t equals = line.find('=');
+    check_as(ErrorKind::usage, equals != std::string::npos, "config line ", number,
+             ": expected 'name = value', found '", line, "'");
+    set_field(start, trimmed(line.substr(0, equals)), trimmed(line.substr(equals + 1)));
+  }
+  return start;
+}
+
+}  // namespace addp

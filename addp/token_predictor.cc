@@ -1,0 +1,128 @@
+#include "addp/token_predictor.h"
+
+#include "addp/blocks.h"
+#include "autograd/ops.h"
+#include "nn/init.h"
+
+namespace addp {
+
+TokenEmbedding::TokenEmbedding(const Config& config, Options options)
+    : word_embeddings(parameter({config.vocabulary, config.predictor.width}, options)),
+      position_embeddings(parameter({config.position_rows, config.predictor.width}, options)),
+      layer_norm(config.predictor.width, 1e-6, options),
+      dropout_rate(config.predictor.dropout) {
+  if (!config.unused_parameters) return;
+  std::vector<int64_t> ids(static_cast<size_t>(config.position_rows));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int64_t>(i);
+  position_ids = Var(to(from_vector(ids, {1, config.position_rows}), {DType::i64, options.device}));
+}
+
+Var TokenEmbedding::operator()(const Tensor& ids, Mode mode) const {
+  const Var words = gather_rows(word_embeddings, ids);
+  const Var positions = slice(position_embeddings, 0, 0, ids.dim(1));
+  return dropout(layer_norm(words + positions), dropout_rate, mode);
+}
+
+TokenPredictor::TokenPredictor(const Config& config, Options options)
+    : config(config),
+      token_emb(config, options),
+      blocks(make_blocks(config.predictor, config.predictor.depth, config.predictor.heads, options)),
+      norm(config.predictor.width, 1e-6, options),
+      decoder_embed(config.predictor.width, config.predictor.width, true, options),
+      decoder_pos_embed_learned(parameter({1, 1 + config.tokens(), config.predictor.width}, options)),
+      decoder_blocks(
+          make_blocks(config.predictor, config.predictor.decoder_depth, config.predictor.decoder_heads, options)),
+      decoder_norm(config.predictor.width, 1e-6, options),
+      mlm_layer(config.predictor.width, config.vocabulary, options) {
+  if (!config.unused_parameters) return;
+  const int64_t D = config.predictor.width, P = config.patch_size;
+  for (const char* name : {"cls_token", "mask_token"}) unused.emplace_back(name, parameter({1, 1, D}, options));
+  for (const char* name : {"pos_embed", "decoder_pos_embed"})
+    unused.emplace_back(name, parameter({1, 1 + config.tokens(), D}, options));
+  unused.emplace_back("patch_embed.proj.weight", parameter({D, 3, P, P}, options));
+  unused.emplace_back("patch_embed.proj.bias", parameter({D}, options));
+  unused.emplace_back("decoder_pred.weight", parameter({P * P * 3, D}, options));
+  unused.emplace_back("decoder_pred.bias", parameter({P * P * 3}, options));
+}
+
+// [class id, codes], the mask id where mask is 1. codes, mask: [B, L] -> [B, 1 + L]
+static Tensor input_ids(const Tensor& codes, const Tensor& mask, const Config& config) {
+  const int64_t B = codes.dim(0), L = codes.dim(1);
+  const std::vector<int64_t> code = to_vector<int64_t>(codes);
+  const std::vector<double> masked = to_vector<double>(mask);
+  std::vector<int64_t> ids;
+  ids.reserve(static_cast<size_t>(B * (1 + L)));
+  for (size_t i = 0; i < code.size(); ++i) {
+    if (i % static_cast<size_t>(L) == 0) ids.push_back(config.class_id);
+    ids.push_back(masked[i] != 0 ? config.mask_id : code[i]);
+  }
+  return to(from_vector(ids, {B, 1 + L}), {DType::i64, codes.device()});
+}
+
+Var TokenPredictor::forward_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
+                                    Mode mode) const {
+  check(codes.shape() == mask_all.shape() && codes.shape() == mask_dropped.shape() && codes.dim(-1) == config.tokens(),
+        "token predictor: codes and masks must be [B, ", config.tokens(), "], found ", codes.shape(), ", ",
+        mask_all.shape(), ", ", mask_dropped.shape());
+  Var x = token_emb(input_ids(codes, mask_all, config), mode);
+  x = gather_tokens(x, places(with_class_place(mask_dropped, 0), 0));
+  for (const Block& block : blocks) x = block(x, mode);
+  return norm(x);
+}
+
+// For each place of [class, tokens], which row of the kept sequence it reads: its own, or row 0, the class token's,
+// where the token is masked. mask_all, mask_dropped: [B, L] -> [B, 1 + L]
+static Tensor restore_index(const Tensor& mask_all, const Tensor& mask_dropped) {
+  const int64_t B = mask_all.dim(0), L = mask_all.dim(1);
+  const std::vector<double> masked = to_vector<double>(mask_all), dropped = to_vector<double>(mask_dropped);
+  std::vector<int64_t> index;
+  index.reserve(static_cast<size_t>(B * (1 + L)));
+  for (int64_t b = 0; b < B; ++b) {
+    index.push_back(0);
+    int64_t kept = 1;
+    for (int64_t l = 0; l < L; ++l) {
+      const auto i = static_cast<size_t>(b * L + l);
+      const int64_t row = dropped[i] != 0 ? 0 : kept++;
+      index.push_back(masked[i] != 0 ? 0 : row);
+    }
+  }
+  return to(from_vector(index, {B, 1 + L}), {DType::i64, mask_all.device()});
+}
+
+Var TokenPredictor::forward_decoder(const Var& latent, const Tensor& mask_all, const Tensor& mask_dropped,
+                                    Mode mode) const {
+  Var x = gather_tokens(decoder_embed(latent), restore_index(mask_all, mask_dropped));
+  x = x + decoder_pos_embed_learned;
+  for (const Block& block : decoder_blocks) x = block(x, mode);
+  return mlm_layer(decoder_norm(x), token_emb.word_embeddings);
+}
+
+Var TokenPredictor::forward_loss(const Var& logits, const Tensor& codes, const Tensor& mask_all) const {
+  const Var at_places = slice(logits, 1, 1, 1 + config.tokens());
+  return cross_entropy(at_places, codes, mask_all, config.objective.label_smoothing);
+}
+
+TokenPredictor::Result TokenPredictor::forward(const Tensor& codes, const MageMasks& masks, Mode mode) const {
+  Result result;
+  result.latent = forward_encoder(codes, masks.mask_all, masks.mask_dropped, mode);
+  result.logits = forward_decoder(result.latent, masks.mask_all, masks.mask_dropped, mode);
+  result.loss = forward_loss(result.logits, codes, masks.mask_all);
+  return result;
+}
+
+TokenPredictor::Result TokenPredictor::forward(const Tensor& codes, Rng& rng, Mode mode) const {
+  const Options options = decoder_pos_embed_learned.options();
+  return forward(codes, draw_mage_masks(codes.dim(0), codes.dim(1), config.masking, rng, options), mode);
+}
+
+Tensor TokenPredictor::predict(const Tensor& codes, const Tensor& mask) const {
+  const NoGrad no_grad;
+  const Tensor nothing = zeros_like(mask);
+  const Var logits = forward_decoder(forward_encoder(codes, mask, nothing), mask, nothing);
+  const Var at_places = slice(logits, 1, 1, 1 + config.tokens());
+  return softmax(slice(at_places, 2, 0, config.codes())).value();
+}
+
+void initialize(TokenPredictor& predictor, const Rng& rng) { init_transformer(predictor, rng); }
+
+}  // namespace addp

@@ -86,6 +86,30 @@ struct SamplerConfig {
   }
 };
 
+// What the tokenizer is trained for (VQGAN, Esser et al. 2021): |x - rec| + perceptual distance (only where weights are
+// given) + codebook loss + adaptive weight * hinge loss of a PatchGAN that starts late.
+struct TokenizerConfig {
+  double perceptual_weight = 1;
+  double codebook_weight = 1;
+  bool ema_codebook = true;  // codes follow moving averages, dead ones are revived; false: by gradient
+  int64_t gan_start = 0;     // step from which the discriminator takes part; -1: never
+  double gan_weight = 0.1;   // on top of the adaptive weight
+  double gan_limit = 1e3;    // largest adaptive weight
+  int64_t ndf = 32, discriminator_layers = 2;
+
+  template <class F>
+  void visit(const std::string& prefix, F&& f) {
+    f(prefix + "perceptual_weight", perceptual_weight);
+    f(prefix + "codebook_weight", codebook_weight);
+    f(prefix + "ema_codebook", ema_codebook);
+    f(prefix + "gan_start", gan_start);
+    f(prefix + "gan_weight", gan_weight);
+    f(prefix + "gan_limit", gan_limit);
+    f(prefix + "ndf", ndf);
+    f(prefix + "discriminator_layers", discriminator_layers);
+  }
+};
+
 // One training stage. Effective learning rate: base_lr * batch / 256; linear warm-up, then half a cosine down to
 // min_lr.
 struct StageConfig {
@@ -94,6 +118,8 @@ struct StageConfig {
   double beta1 = 0.9, beta2 = 0.95, weight_decay = 0.05;  // decay: only tensors with more than one dimension
   double clip_norm = 3.0;                                 // 0: no clipping
   double ema_decay = 0;                                   // moving average of the weights; 0: none
+  bool flip = true;                                       // augmentation: mirror every other image
+  double min_crop = 1;  // augmentation: random resized crop of at least this share of the area; 1: none
 
   double learning_rate() const { return base_lr * static_cast<double>(batch) / 256; }
 
@@ -109,6 +135,8 @@ struct StageConfig {
     f(prefix + "weight_decay", weight_decay);
     f(prefix + "clip_norm", clip_norm);
     f(prefix + "ema_decay", ema_decay);
+    f(prefix + "flip", flip);
+    f(prefix + "min_crop", min_crop);
   }
 };
 
@@ -126,6 +154,7 @@ struct Config {
 
   TransformerConfig predictor;  // the token predictor (MAGE)
   TransformerConfig model;      // ADDP: pixel encoder and token decoder
+  TokenizerConfig tokenizer;
   MaskingConfig masking;
   ObjectiveConfig objective;
   SamplerConfig sampler;
@@ -154,6 +183,7 @@ struct Config {
     f("unused_parameters", unused_parameters);
     predictor.visit("predictor.", f);
     model.visit("model.", f);
+    tokenizer.visit("tokenizer.", f);
     masking.visit("masking.", f);
     objective.visit("objective.", f);
     sampler.visit("sampler.", f);

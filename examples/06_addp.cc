@@ -59,7 +59,7 @@ int main() {
   TokenPredictor predictor(config, Options());
   initialize(predictor, rng.fork("predictor"));
   train("predictor", parameters(predictor), loader, 41, 1e-3, [&](const Tensor& images, int64_t, Rng& step_rng) {
-    return predictor.forward(encode_image(vqgan, images), step_rng, Mode{true, &step_rng}).loss;
+    return predictor.forward(vqgan.encode_codes(Var(images)), step_rng, Mode{true, &step_rng}).loss;
   });
   set_trainable(predictor, false);
 
@@ -67,7 +67,7 @@ int main() {
   Addp model(config, Options());
   initialize(model, rng.fork("addp"));
   train("addp", parameters(model), loader, 41, 1e-3, [&](const Tensor& images, int64_t, Rng& step_rng) {
-    const Tensor codes = encode_image(vqgan, images);
+    const Tensor codes = vqgan.encode_codes(Var(images));
     return training_step(model, vqgan, predictor, codes, step_rng, Mode{true, &step_rng}).loss;
   });
 

@@ -1,0 +1,59 @@
+// Batches for the commands, over data/.
+#include "examples/batches.h"
+
+#include <algorithm>
+
+namespace addp {
+namespace {
+
+// The first images of another data set.
+class FirstImages : public Dataset {
+ public:
+  FirstImages(std::shared_ptr<const Dataset> all, int64_t count) : all_(std::move(all)), count_(count) {
+    name = all_->name;
+    class_names = all_->class_names;
+  }
+  int64_t size() const override { return count_; }
+  Sample read(int64_t index) const override { return all_->read(index); }
+  std::string where(int64_t index) const override { return all_->where(index); }
+
+ private:
+  std::shared_ptr<const Dataset> all_;
+  int64_t count_;
+};
+
+Batch read_strided(const Dataset& data, int64_t begin, int64_t count, int64_t stride, int64_t size) {
+  Batch batch{empty({count, 3, size, size}), empty({count}, {DType::i64, Device::cpu})};
+  Rng unused(0);
+  for (int64_t i = 0; i < count; ++i) {
+    Sample sample = data.read(begin + i * stride);
+    batch.labels.ptr<int64_t>()[i] = sample.label;
+    prepare_image(std::move(sample.image), size, Augmentation(), unused,
+                  batch.images.ptr<float>() + i * 3 * size * size);
+  }
+  return batch;
+}
+
+}  // namespace
+
+std::shared_ptr<const Dataset> open_training_data(const std::string& spec, int64_t image_size, int64_t limit) {
+  std::shared_ptr<const Dataset> data = open_dataset(spec, Split::train, image_size);
+  if (limit <= 0 || limit >= data->size()) return data;
+  return std::make_shared<FirstImages>(data, limit);
+}
+
+Batch read_batch(const Dataset& data, int64_t begin, int64_t end, int64_t image_size) {
+  return read_strided(data, begin, end - begin, 1, image_size);
+}
+
+Batch test_images(const std::string& spec, int64_t count, int64_t image_size) {
+  const auto data = open_dataset(spec, Split::test, image_size);
+  check_as(ErrorKind::data, data->size() >= count, spec, ": ", count, " test images are needed, there are ",
+           data->size());
+  // An odd stride visits all classes also where labels repeat with an even period.
+  int64_t stride = std::max<int64_t>(1, data->size() / count);
+  if (stride > 1 && stride % 2 == 0) --stride;
+  return read_strided(*data, 0, count, stride, image_size);
+}
+
+}  // namespace addp

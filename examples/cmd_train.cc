@@ -1,0 +1,221 @@
+// The training loop that all stages share: data, run folder, progress, checkpoints, signals, report.
+#include "examples/cmd_train.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+
+#include "data/loader.h"
+#include "examples/batches.h"
+#include "examples/cmd_report.h"
+#include "examples/program.h"
+#include "examples/progress.h"
+#include "examples/results.h"
+#include "examples/run_config.h"
+#include "examples/run_folder.h"
+#include "examples/signals.h"
+#include "examples/stage.h"
+#include "tensor/parallel.h"
+#include "tensor/safetensors.h"
+
+namespace addp {
+namespace {
+
+const StageConfig& stage_config(const Config& config, const std::string& stage) {
+  if (stage == "vqgan") return config.train_vqgan;
+  if (stage == "predictor") return config.train_predictor;
+  return config.train_addp;
+}
+
+std::unique_ptr<Stage> make_stage(const Config& config, const TrainOptions& options) {
+  if (options.stage == "vqgan") return make_vqgan_stage(config, options);
+  if (options.stage == "predictor") return make_predictor_stage(config, options);
+  return make_addp_stage(config, options);
+}
+
+// Means of the scalars since the last log line.
+class RunningMeans {
+ public:
+  void add(const Scalars& values) {
+    if (sums_.empty()) {
+      sums_ = values;
+    } else {
+      for (size_t i = 0; i < values.size(); ++i) sums_[i].second += values[i].second;
+    }
+    ++count_;
+  }
+  Scalars take() {
+    Scalars means = std::move(sums_);
+    for (auto& [name, value] : means) value /= count_;
+    sums_.clear();
+    count_ = 0;
+    return means;
+  }
+
+ private:
+  Scalars sums_;
+  int count_ = 0;
+};
+
+void check_finite(const Scalars& values, int64_t step, const std::string& run) {
+  for (const auto& [name, value] : values) {
+    if (std::isfinite(value)) continue;
+    const std::vector<int64_t> saved = checkpoint_steps(run);
+    fail(ErrorKind::non_finite, "step ", step, ": '", name, "' is ", value, ". ",
+         saved.empty() ? std::string("No checkpoint was saved yet.")
+                       : concat_text("The checkpoint of step ", saved.back(), " is kept."),
+         " Try a lower --lr, a longer warm-up, or a smaller clip_norm; for data, `addp data check`.");
+  }
+}
+
+// One run: everything that lives as long as the loop.
+class Training {
+ public:
+  Training(const TrainOptions& options, const RunConfig& run_config, RunFolder& folder)
+      : options_(options),
+        run_config_(run_config),
+        recipe_(stage_config(run_config.config, options.stage)),
+        folder_(folder),
+        stage_(make_stage(run_config.config, options)),
+        data_(open_training_data(run_config.data, run_config.config.image_size, run_config.limit)),
+        test_batch_(test_images(run_config.data, 32, run_config.config.image_size)) {}
+
+  // Returns false when a signal stopped it early.
+  bool run() {
+    const int64_t start = restore();
+    Loader loader(data_, loader_options(), start);
+    Progress progress(options_.stage, start, recipe_.steps);
+    RunningMeans means;
+    const Rng rng = Rng(run_config_.seed).fork("train " + options_.stage);
+    for (int64_t step = start; step < recipe_.steps; ++step) {
+      const Batch batch = loader.next();
+      Rng step_rng = rng.fork(static_cast<uint64_t>(step));
+      const Scalars values = stage_->step(batch, step, step_rng);
+      check_finite(values, step + 1, folder_.path());
+      means.add(values);
+      progress.update(step + 1, values, batch.images.dim(0));
+      const bool last = step + 1 == recipe_.steps;
+      if (last || (step + 1) % options_.log_every == 0) log(step + 1, means.take(), progress);
+      if (last || (step + 1) % sample_every() == 0) pictures(step + 1);
+      const bool stop = stop_requested();
+      if (last || stop || (step + 1) % options_.save_every == 0 || take_save_request()) save(step + 1);
+      if (stop && !last) return false;
+    }
+    return true;
+  }
+
+ private:
+  LoaderOptions loader_options() const {
+    LoaderOptions options;
+    options.batch_size = recipe_.batch;
+    options.image_size = run_config_.config.image_size;
+    options.seed = run_config_.seed;
+    options.augmentation.flip = recipe_.flip;
+    options.augmentation.random_crop = recipe_.min_crop < 1;
+    options.augmentation.min_scale = recipe_.min_crop;
+    return options;
+  }
+
+  int64_t sample_every() const {
+    return options_.sample_every > 0 ? options_.sample_every : std::max<int64_t>(1, recipe_.steps / 4);
+  }
+
+  int64_t restore() {
+    if (!folder_.resumed_step()) return 0;
+    const std::string from = checkpoint_folder(folder_.path(), *folder_.resumed_step());
+    stage_->load(read_safetensors(from + "/weights.safetensors").tensors,
+                 read_safetensors(from + "/optimizer.safetensors").tensors);
+    return *folder_.resumed_step();
+  }
+
+  void log(int64_t step, Scalars values, const Progress& progress) {
+    values.emplace_back("images/s", progress.images_per_second());
+    folder_.scalars({step, values});
+    folder_.log(progress.text());
+  }
+
+  void pictures(int64_t step) {
+    for (const Picture& picture : stage_->pictures(test_batch_)) folder_.sample(picture.name, step, picture.png);
+  }
+
+  void save(int64_t step) {
+    folder_.save_checkpoint(step, [&](const std::string& to) {
+      const std::map<std::string, std::string> metadata = {{"format", "addp"},
+                                                           {"stage", options_.stage},
+                                                           {"preset", run_config_.config.preset},
+                                                           {"step", std::to_string(step)},
+                                                           {"pixel_range", "0,1"}};
+      write_safetensors(to + "/weights.safetensors", stage_->weights(), metadata);
+      const StateDict averages = stage_->averaged_weights();
+      if (!averages.empty()) write_safetensors(to + "/ema.safetensors", averages, metadata);
+      write_safetensors(to + "/optimizer.safetensors", stage_->optimizer_state());
+    });
+  }
+
+  const TrainOptions& options_;
+  const RunConfig& run_config_;
+  const StageConfig& recipe_;
+  RunFolder& folder_;
+  std::unique_ptr<Stage> stage_;
+  std::shared_ptr<const Dataset> data_;
+  Batch test_batch_;
+};
+
+// A resumed run goes on with the configuration it was started with; only the number of steps may be raised by flags.
+RunConfig configuration(const TrainOptions& options, const RunFolder& folder) {
+  RunConfig run{resolve_config(options.config, options.stage),
+                options.stage,
+                options.data.data,
+                options.tokenizer,
+                options.predictor,
+                options.common.seed,
+                options.data.limit};
+  if (!folder.resumed_step()) return run;
+  const RunConfig old = read_run_config(folder.path());
+  check_as(ErrorKind::checkpoint, old.stage == options.stage, folder.path(), ": holds a run of stage ", old.stage,
+           ", not ", options.stage);
+  check_as(
+      ErrorKind::checkpoint, to_json(old) == to_json(run), folder.path(),
+      ": was started with another configuration, seed or data (compare its config.json); repeat the options it was "
+      "started with, or use another --run");
+  return run;
+}
+
+}  // namespace
+
+int cmd_train(const TrainOptions& options, const std::vector<std::string>& arguments) {
+  apply(options.common);
+  install_signal_handlers();
+  const ExistingRun existing = options.resume      ? ExistingRun::resume
+                               : options.overwrite ? ExistingRun::overwrite
+                                                   : ExistingRun::refuse;
+  resolve_config(options.config, options.stage);  // mistakes show before a folder is made
+  RunFolder folder(options.run, existing, static_cast<int>(options.keep));
+  const RunConfig run = configuration(options, folder);
+  folder.write_config(to_json(run));
+
+  const StageConfig& recipe = stage_config(run.config, options.stage);
+  const std::string summary =
+      concat_text("train ", options.stage, ": preset ", run.config.preset, ", data ", run.data, ", ", recipe.steps,
+                  " steps of ", recipe.batch, " images, learning rate ", recipe.learning_rate(), " (base ",
+                  recipe.base_lr, " x batch / 256), seed ", run.seed, ", ", num_threads(), " threads");
+  std::fprintf(stderr, "%s\n", summary.c_str());
+  folder.log(summary);
+
+  Training training(options, run, folder);
+  const auto begin = std::chrono::steady_clock::now();
+  if (!training.run()) {
+    std::fprintf(stderr, "\nStopped and saved. To go on:\n  %s\n", resume_command(arguments).c_str());
+    return stop_exit_code();
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  save_figures(folder.path(), "train",
+               {{"training time", format_duration(seconds)},
+                {"peak memory", concat_text(std::lround(peak_memory_mib()), " MiB")}});
+  write_report(folder.path());
+  std::printf("%s\n", folder.file("report.html").c_str());
+  return 0;
+}
+
+}  // namespace addp

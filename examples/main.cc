@@ -1,0 +1,203 @@
+// addp: the program. Parses the command line into the structs of options.h and calls the subcommand.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "examples/cmd_data_check.h"
+#include "examples/cmd_doctor.h"
+#include "examples/cmd_gradcheck.h"
+#include "examples/cmd_inspect.h"
+#include "examples/cmd_parity.h"
+#include "examples/cmd_probe.h"
+#include "examples/cmd_reconstruct.h"
+#include "examples/cmd_report.h"
+#include "examples/cmd_sample.h"
+#include "examples/cmd_train.h"
+#include "examples/options.h"
+#include "examples/program.h"
+#include "examples/suggest.h"
+
+using namespace addp;
+
+namespace {
+
+void add_common(CLI::App* app, CommonOptions& o) {
+  app->add_option("--device", o.device, "where to compute")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  app->add_option("--threads", o.threads, "threads; 0: ADDP_THREADS, else all cores")->check(CLI::Range(0, 256));
+  app->add_option("--seed", o.seed, "every random number follows from it")->capture_default_str();
+}
+
+void add_data(CLI::App* app, DataOptions& o) {
+  app->add_option("--data", o.data, "fashion-mnist, shapes, or a folder (IDX, CIFAR, or one sub-folder per class)")
+      ->capture_default_str();
+  app->add_option("--limit", o.limit, "use only the first N training images")->check(CLI::NonNegativeNumber);
+}
+
+void add_train(CLI::App& app, TrainOptions& o) {
+  CLI::App* train = app.add_subcommand("train", "train one stage: vqgan, predictor, addp");
+  train->add_option("stage", o.stage, "vqgan | predictor | addp")
+      ->required()
+      ->check(CLI::IsMember({"vqgan", "predictor", "addp"}));
+  train->add_option("--run", o.run, "run folder: configuration, log, curves, samples, checkpoints")->required();
+  train->add_option("--preset", o.config.preset, "sizes and recipe")
+      ->check(CLI::IsMember({"tiny", "demo", "small", "base", "large"}))
+      ->capture_default_str();
+  train->add_option("--config", o.config.file, "JSON file of configuration fields, over the preset");
+  train->add_option("--set", o.config.set,
+                    "name=value, over everything (repeatable; all names are in the run folder's config.json)");
+  add_data(train, o.data);
+  train->add_option("--tokenizer", o.tokenizer, "run folder of the VQGAN (predictor, addp)");
+  train->add_option("--predictor", o.predictor, "run folder of the token predictor (addp)");
+  train->add_option("--lpips", o.lpips, "safetensors with VGG16 and LPIPS weights (vqgan); without: L1 + GAN only");
+  // The fields that people change most have flags of their own.
+  const auto shorthand = [&](const char* flag, const char* field) {
+    train->add_option_function<std::string>(
+        flag, [&o, field](const std::string& v) { o.config.stage_set.push_back(std::string(field) + "=" + v); },
+        std::string("short for --set train_STAGE.") + field + "=VALUE");
+  };
+  shorthand("--steps", "steps");
+  shorthand("--batch", "batch");
+  shorthand("--lr", "base_lr");
+  auto* resume = train->add_flag("--resume", o.resume, "continue from the newest complete checkpoint, or start");
+  train->add_flag("--overwrite", o.overwrite, "empty the run folder first")->excludes(resume);
+  train->add_option("--log-every", o.log_every, "steps between log lines")->check(CLI::PositiveNumber);
+  train->add_option("--sample-every", o.sample_every, "steps between pictures; 0: four times a run");
+  train->add_option("--save-every", o.save_every, "steps between checkpoints")->check(CLI::PositiveNumber);
+  train->add_option("--keep", o.keep, "checkpoints kept")->check(CLI::PositiveNumber);
+  add_common(train, o.common);
+}
+
+void add_sample(CLI::App& app, SampleOptions& o) {
+  CLI::App* sample = app.add_subcommand("sample", "new images from a trained ADDP");
+  sample->add_option("--run", o.run, "run folder of `train addp`")->required();
+  sample->add_option("--tokenizer", o.tokenizer, "VQGAN run folder; default: the one it was trained with");
+  sample->add_option("--out", o.out, "folder for the pictures; default RUN/samples");
+  sample->add_option("--count", o.count, "how many images")->check(CLI::Range(1, 100000))->capture_default_str();
+  sample->add_option("--batch", o.batch, "images at a time")->check(CLI::Range(1, 4096))->capture_default_str();
+  sample->add_option("--steps", o.steps, "sampling steps; 0: the configuration's")->check(CLI::NonNegativeNumber);
+  sample->add_option("--temperature", o.temperature, "choice temperature; negative: the configuration's");
+  sample->add_option("--top-p", o.top_p, "sample from the most likely codes that sum to P")
+      ->check(CLI::Range(0.01, 1.0));
+  sample->add_option("--schedule", o.schedule, "cosine | linear")->check(CLI::IsMember({"cosine", "linear"}));
+  sample->add_flag("--static-temperature", o.static_temperature, "do not anneal the choice temperature");
+  sample->add_flag("--soft-end", o.soft_end, "as the official sampler: leave the last soft token in the final image");
+  sample->add_option("--inpaint", o.inpaint, "keep this part of test images and sample the rest")
+      ->check(CLI::IsMember({"left", "top", "border", "center"}));
+  add_data(sample, o.data);
+  add_common(sample, o.common);
+}
+
+void add_reconstruct(CLI::App& app, ReconstructOptions& o) {
+  CLI::App* reconstruct = app.add_subcommand("reconstruct", "test images through a trained VQGAN and back");
+  reconstruct->add_option("--run", o.run, "run folder of `train vqgan`")->required();
+  reconstruct->add_option("--out", o.out, "folder for the picture; default RUN/samples");
+  reconstruct->add_option("--count", o.count, "how many images")->check(CLI::Range(1, 4096))->capture_default_str();
+  add_data(reconstruct, o.data);
+  add_common(reconstruct, o.common);
+}
+
+void add_probe(CLI::App& app, ProbeOptions& o) {
+  CLI::App* probe = app.add_subcommand("probe", "linear classification on frozen ADDP features, and on raw pixels");
+  probe->add_option("--run", o.run, "run folder of `train addp`")->required();
+  probe->add_option("--train", o.train, "training images; 0: all")->check(CLI::NonNegativeNumber);
+  probe->add_option("--test", o.test, "test images; 0: all")->check(CLI::NonNegativeNumber);
+  probe->add_option("--epochs", o.epochs, "0: the configuration's")->check(CLI::NonNegativeNumber);
+  add_data(probe, o.data);
+  add_common(probe, o.common);
+}
+
+// All long options that the chosen subcommand knows, for "did you mean".
+std::vector<std::string> known_options(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* part : app.get_subcommands()) {
+    for (const CLI::Option* option : part->get_options()) {
+      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    }
+  }
+  return names;
+}
+
+std::vector<std::string> subcommand_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* part : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(part->get_name());
+  return names;
+}
+
+int usage_error(const CLI::App& app, const CLI::ParseError& error) {
+  std::string message = error.what();
+  const std::vector<std::string> extra = app.remaining(true);
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) && !extra.empty()) {
+    const std::string name = extra.front().substr(0, extra.front().find('='));
+    message = name.rfind("-", 0) == 0         ? unknown_name("option", name, known_options(app))
+              : app.get_subcommands().empty() ? unknown_name("command", name, subcommand_names(app))
+                                              : "unexpected argument '" + name + "'";
+  }
+  std::fprintf(stderr, "error: %s\n", message.c_str());
+  std::fprintf(stderr, "Run `addp%s --help` for the options.\n",
+               app.get_subcommands().empty() ? "" : (" " + app.get_subcommands().front()->get_name()).c_str());
+  return static_cast<int>(ErrorKind::usage);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "addp: Alternating Denoising Diffusion Process, from pixels to pictures\n"
+      "A first run: train vqgan, train predictor, train addp, sample, probe (see README.md, or `make demo`).");
+  app.require_subcommand(1);
+  app.set_help_all_flag("--help-all", "help of every subcommand");
+  TrainOptions train;
+  SampleOptions sample;
+  ReconstructOptions reconstruct;
+  ProbeOptions probe;
+  CommonOptions common;
+  DataOptions data;
+  std::string path;
+  add_train(app, train);
+  add_sample(app, sample);
+  add_reconstruct(app, reconstruct);
+  add_probe(app, probe);
+  CLI::App* report =
+      app.add_subcommand("report", "one self-contained report.html over a run folder and those inside it");
+  report->add_option("folder", path, "run folder")->required();
+  CLI::App* inspect = app.add_subcommand("inspect", "what is in a weights file or checkpoint folder");
+  inspect->add_option("file", path, "safetensors file or checkpoint folder")->required();
+  CLI::App* gradcheck = app.add_subcommand("gradcheck", "float64 gradient check of every op and every tiny model");
+  add_common(gradcheck, common);
+  CLI::App* parity = app.add_subcommand("parity", "compare with the reference data of a folder");
+  parity->add_option("folder", path, "folder of *_weights and *_expected safetensors files")->required();
+  CLI::App* data_command = app.add_subcommand("data", "work on data sets");
+  data_command->require_subcommand(1);
+  CLI::App* data_check = data_command->add_subcommand("check", "name every unreadable or odd file");
+  data_check->add_option("data", data.data, "fashion-mnist, shapes, or a folder")->required();
+  CLI::App* doctor = app.add_subcommand("doctor", "what this build and this machine can do");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::CallForAllHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    return usage_error(app, error);
+  }
+
+  const std::vector<std::string> arguments(argv, argv + argc);
+  return run_guarded([&]() -> int {
+    if (app.got_subcommand("train")) return cmd_train(train, arguments);
+    if (app.got_subcommand("sample")) return cmd_sample(sample);
+    if (app.got_subcommand("reconstruct")) return cmd_reconstruct(reconstruct);
+    if (app.got_subcommand("probe")) return cmd_probe(probe);
+    if (*report) return cmd_report(path);
+    if (*inspect) return run_inspect(path);
+    if (*gradcheck) return cmd_gradcheck(common);
+    if (*parity) return run_parity(path);
+    if (*data_check) return cmd_data_check(data);
+    if (*doctor) return cmd_doctor();
+    return static_cast<int>(ErrorKind::usage);
+  });
+}

@@ -1,0 +1,73 @@
+// The command line's values, one plain struct a subcommand. main.cc fills them; the cmd_*.cc files read them.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace addp {
+
+// Of every subcommand that computes.
+struct CommonOptions {
+  std::string device = "cpu";
+  int threads = 0;  // 0: ADDP_THREADS, else the number of cores
+  uint64_t seed = 1;
+};
+
+// How the configuration comes about: preset, or a resumed run's own < --config file < --set < flags.
+struct ConfigOptions {
+  std::string preset = "demo";         // tiny | demo | small | base | large
+  std::string file;                    // JSON object of fields
+  std::vector<std::string> set;        // name=value
+  std::vector<std::string> stage_set;  // name=value inside the trained stage's part of the configuration
+};
+
+struct DataOptions {
+  std::string data = "fashion-mnist";  // fashion-mnist | shapes | a folder
+  int64_t limit = 0;                   // use the first N training images only; 0: all
+};
+
+struct TrainOptions {
+  CommonOptions common;
+  ConfigOptions config;
+  DataOptions data;
+  std::string stage;      // vqgan | predictor | addp
+  std::string run;        // run folder
+  std::string tokenizer;  // run folder or weights of the VQGAN; predictor and addp need it
+  std::string predictor;  // likewise of the token predictor; addp needs it
+  std::string lpips;      // VGG16 and LPIPS weights, optional, vqgan only
+  bool resume = false, overwrite = false;
+  int64_t log_every = 20, sample_every = 0, save_every = 200;  // steps; sample_every 0: four times a run
+  int64_t keep = 2;                                            // checkpoints kept
+};
+
+struct SampleOptions {
+  CommonOptions common;
+  std::string run;        // run folder of ADDP training; the tokenizer is found through its configuration
+  std::string tokenizer;  // overrides the run's
+  std::string out;        // folder for the pictures; default RUN/samples
+  int64_t count = 64, batch = 32;
+  int64_t steps = 0;        // 0: the configuration's
+  double temperature = -1;  // of the choice of places; negative: the configuration's
+  double top_p = 1;         // 1: plain sampling
+  std::string schedule;     // cosine | linear; empty: the configuration's
+  bool static_temperature = false, soft_end = false;
+  std::string inpaint;  // keep a region of test images: left | top | border | center; empty: from nothing
+  DataOptions data;     // for --inpaint
+};
+
+struct ReconstructOptions {
+  CommonOptions common;
+  std::string run, out;
+  DataOptions data;
+  int64_t count = 32;
+};
+
+struct ProbeOptions {
+  CommonOptions common;
+  std::string run;  // ADDP run folder
+  DataOptions data;
+  int64_t train = 0, test = 0;  // images used; 0: all
+  int64_t epochs = 0;           // 0: the configuration's
+};
+
+}  // namespace addp

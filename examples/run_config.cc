@@ -1,0 +1,97 @@
+// Configuration files are JSON objects of the fields that addp/config.h visits.
+#include "examples/run_config.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "examples/suggest.h"
+#include "tensor/error.h"
+#include "tensor/files.h"
+#include "tensor/parallel.h"
+
+namespace addp {
+
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+constexpr const char* kRunPrefix = "run.";
+
+std::string value_text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+Json parse_object(const std::string& path, ErrorKind kind) {
+  const Json json = Json::parse(read_file(path), nullptr, false);
+  check_as(kind, json.is_object(), path, ": is no JSON object of configuration fields");
+  return json;
+}
+
+// Assignments "name=value" with a prefix for the name.
+void assign(Config& config, const std::string& prefix, const std::vector<std::string>& assignments) {
+  for (const std::string& text : assignments) {
+    const size_t equals = text.find('=');
+    check_as(ErrorKind::usage, equals != std::string::npos, "--set: expected name=value, found '", text, "'");
+    set_field(config, prefix + text.substr(0, equals), text.substr(equals + 1));
+  }
+}
+
+}  // namespace
+
+Config resolve_config(const ConfigOptions& options, const std::string& stage) {
+  Config config = preset(options.preset);
+  if (!options.file.empty()) {
+    check_as(ErrorKind::usage, std::filesystem::exists(options.file), "--config: ", options.file, " does not exist");
+    const Json json = parse_object(options.file, ErrorKind::usage);
+    for (const auto& [name, value] : json.items()) {
+      if (name.rfind(kRunPrefix, 0) != 0) set_field(config, name, value_text(value));
+    }
+  }
+  assign(config, "", options.set);
+  assign(config, "train_" + stage + ".", options.stage_set);
+  config.validate();
+  return config;
+}
+
+std::string to_json(const RunConfig& run) {
+  Json json;
+  json["run.stage"] = run.stage;
+  json["run.seed"] = run.seed;
+  json["run.data"] = run.data;
+  json["run.limit"] = run.limit;
+  json["run.tokenizer"] = run.tokenizer;
+  json["run.predictor"] = run.predictor;
+  for (const auto& [name, text] : list_fields(run.config)) json[name] = text;
+  return json.dump(2) + "\n";
+}
+
+RunConfig read_run_config(const std::string& run_folder) {
+  const std::string path = run_folder + "/config.json";
+  check_as(ErrorKind::checkpoint, std::filesystem::exists(path), path,
+           ": does not exist; is this a run folder of `addp train`?");
+  RunConfig run;
+  try {
+    const Json json = parse_object(path, ErrorKind::checkpoint);
+    run.stage = json.at("run.stage");
+    run.seed = json.at("run.seed");
+    run.data = json.at("run.data");
+    run.limit = json.at("run.limit");
+    run.tokenizer = json.at("run.tokenizer");
+    run.predictor = json.at("run.predictor");
+    for (const auto& [name, value] : json.items()) {
+      if (name.rfind(kRunPrefix, 0) != 0) set_field(run.config, name, value_text(value));
+    }
+    run.config.validate();
+  } catch (const Json::exception& error) {
+    fail(ErrorKind::checkpoint, path, ": ", error.what());
+  } catch (const Error& error) {
+    fail(ErrorKind::checkpoint, path, ": ", error.what());
+  }
+  return run;
+}
+
+void apply(const CommonOptions& options) {
+  check_as(ErrorKind::device, options.device == "cpu", "--device ", options.device,
+           ": this build has no CUDA support; use --device cpu");
+  if (options.threads > 0) set_num_threads(options.threads);
+}
+
+}  // namespace addp

@@ -1,0 +1,48 @@
+// What the three stages of training have in common, as cmd_train.cc sees them: a step, a state to save, pictures.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "addp/config.h"
+#include "data/loader.h"
+#include "examples/metrics.h"
+#include "examples/options.h"
+#include "nn/state_dict.h"
+#include "tensor/random.h"
+
+namespace addp {
+
+// A picture to look at: a grid of images.
+struct Picture {
+  std::string name;
+  std::string png;
+};
+
+class Stage {
+ public:
+  virtual ~Stage() = default;
+
+  // One optimizer step, number `step` from 0, on one batch. Everything random follows from rng. Returns the loss first,
+  // then its parts and whatever tells how training goes.
+  virtual Scalars step(const Batch& batch, int64_t step, Rng& rng) = 0;
+
+  // Everything that must survive a restart: what the model is, and what its optimizers remember.
+  virtual StateDict weights() = 0;
+  virtual StateDict averaged_weights() = 0;  // what samples best: the moving average; empty when none is kept
+  virtual StateDict optimizer_state() = 0;
+  // Throws Error(checkpoint) when names or shapes do not fit.
+  virtual void load(const StateDict& weights, const StateDict& optimizer_state) = 0;
+
+  // Pictures of the present state: reconstructions or samples of fixed inputs.
+  virtual std::vector<Picture> pictures(const Batch& test_images) = 0;
+};
+
+// options.tokenizer and options.predictor name the frozen networks' run folders. Throws Error(usage) when one is needed
+// and not given.
+std::unique_ptr<Stage> make_vqgan_stage(const Config& config, const TrainOptions& options);
+std::unique_ptr<Stage> make_predictor_stage(const Config& config, const TrainOptions& options);
+std::unique_ptr<Stage> make_addp_stage(const Config& config, const TrainOptions& options);
+
+}  // namespace addp

@@ -1,0 +1,83 @@
+// Stage 3: encoder and decoder of ADDP learn from noisy pixels and the token predictor's distributions.
+#include "addp/addp.h"
+#include "addp/objective.h"
+#include "addp/sampler.h"
+#include "examples/frozen.h"
+#include "examples/model_trainer.h"
+#include "examples/pictures.h"
+#include "examples/stage.h"
+
+namespace addp {
+namespace {
+
+class AddpStage : public Stage {
+ public:
+  AddpStage(const Config& config, std::unique_ptr<Vqgan> vqgan, std::unique_ptr<TokenPredictor> predictor,
+            uint64_t seed)
+      : config_(config), vqgan_(std::move(vqgan)), predictor_(std::move(predictor)), model_(config, {}), seed_(seed) {
+    initialize(model_, Rng(seed).fork("addp"));
+    trainer_.emplace(parameters(model_), config.train_addp);
+  }
+
+  Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
+    const Tensor codes = vqgan_->encode_codes(Var(batch.images));
+    const StepResult result = training_step(model_, *vqgan_, *predictor_, codes, rng, Mode{true, &rng});
+    const double loss = result.loss.item();
+    const double accuracy =
+        masked_accuracy(model_.decoder.place_logits(detach(result.logits)), codes, result.masks.mask_t);
+    backward(result.loss);
+    const double norm = trainer_->update(step);
+    return {{"loss", loss}, {"accuracy", accuracy}, {"grad_norm", norm}, {"lr", trainer_->learning_rate(step)}};
+  }
+
+  StateDict weights() override { return state_dict(model_); }
+  StateDict averaged_weights() override { return averaged_state(model_, *trainer_); }
+  StateDict optimizer_state() override { return state_dict(*trainer_); }
+  void load(const StateDict& weights, const StateDict& optimizer_state) override {
+    load_state_dict(model_, weights, {"weights.safetensors"});
+    load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});
+  }
+
+  std::vector<Picture> pictures(const Batch& test_images) override {
+    NoGrad no_grad;
+    Rng rng = Rng(seed_).fork("pictures");
+    return trainer_->with_average([&] {
+      AlternationStrip strip(3);
+      const Samples samples = sample(model_, *vqgan_, start_sampling(16, config_.tokens(), {}), config_.sampler, rng,
+                                     [&](const SamplerState& state) { strip.add(state); });
+      return std::vector<Picture>{{"addp_samples", grid_png(samples.image, 8)},
+                                  {"alternation", strip.png(samples.image)},
+                                  {"noisy_images", noisy_images(test_images, rng)}};
+    });
+  }
+
+ private:
+  // What the encoder is trained on: test images above their noisy versions x_t.
+  std::string noisy_images(const Batch& test_images, Rng& rng) {
+    const Tensor codes = vqgan_->encode_codes(Var(test_images.images));
+    const NestedMasks masks = draw_nested_masks(codes.dim(0), codes.dim(1), config_.masking, rng, {});
+    const Diffused diffused = diffuse(*vqgan_, *predictor_, codes, masks, config_.objective);
+    return pairs_png(test_images.images, diffused.noisy_image, 8);
+  }
+
+  Config config_;
+  std::unique_ptr<Vqgan> vqgan_;
+  std::unique_ptr<TokenPredictor> predictor_;
+  Addp model_;
+  std::optional<ModelTrainer> trainer_;
+  uint64_t seed_;
+};
+
+}  // namespace
+
+std::unique_ptr<Stage> make_addp_stage(const Config& config, const TrainOptions& options) {
+  check_as(
+      ErrorKind::usage, !options.tokenizer.empty() && !options.predictor.empty(),
+      "train addp: needs --tokenizer RUN and --predictor RUN (the run folders of `addp train vqgan` and `addp train "
+      "predictor`)");
+  auto vqgan = load_vqgan(options.tokenizer);
+  check_fits(*vqgan, config, options.tokenizer);
+  return std::make_unique<AddpStage>(config, std::move(vqgan), load_predictor(options.predictor), options.common.seed);
+}
+
+}  // namespace addp

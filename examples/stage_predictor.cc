@@ -1,0 +1,70 @@
+// Stage 2: the token predictor learns to tell the codes of masked places (MAGE).
+#include "addp/objective.h"
+#include "addp/sampler.h"
+#include "addp/token_predictor.h"
+#include "examples/frozen.h"
+#include "examples/model_trainer.h"
+#include "examples/pictures.h"
+#include "examples/stage.h"
+
+namespace addp {
+namespace {
+
+class PredictorStage : public Stage {
+ public:
+  PredictorStage(const Config& config, std::unique_ptr<Vqgan> vqgan, uint64_t seed)
+      : config_(config), vqgan_(std::move(vqgan)), predictor_(config, {}), seed_(seed) {
+    initialize(predictor_, Rng(seed).fork("predictor"));
+    trainer_.emplace(parameters(predictor_), config.train_predictor);
+  }
+
+  Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
+    const Tensor codes = vqgan_->encode_codes(Var(batch.images));
+    const MageMasks masks = draw_mage_masks(codes.dim(0), codes.dim(1), config_.masking, rng, {});
+    const TokenPredictor::Result result = predictor_.forward(codes, masks, Mode{true, &rng});
+    const double loss = result.loss.item();
+    const double accuracy =
+        masked_accuracy(detach(slice(detach(result.logits), 1, 1, 1 + codes.dim(1))), codes, masks.mask_all);
+    backward(result.loss);
+    const double norm = trainer_->update(step);
+    return {{"loss", loss}, {"accuracy", accuracy}, {"grad_norm", norm}, {"lr", trainer_->learning_rate(step)}};
+  }
+
+  StateDict weights() override { return state_dict(predictor_); }
+  StateDict averaged_weights() override { return averaged_state(predictor_, *trainer_); }
+  StateDict optimizer_state() override { return state_dict(*trainer_); }
+  void load(const StateDict& weights, const StateDict& optimizer_state) override {
+    load_state_dict(predictor_, weights, {"weights.safetensors"});
+    load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});
+  }
+
+  // Samples of the predictor alone, without pixels in the loop.
+  std::vector<Picture> pictures(const Batch&) override {
+    NoGrad no_grad;
+    Rng rng = Rng(seed_).fork("pictures");
+    return trainer_->with_average([&] {
+      const Samples samples =
+          sample_predictor(predictor_, *vqgan_, start_sampling(16, config_.tokens(), {}), config_.sampler, rng);
+      return std::vector<Picture>{{"predictor_samples", grid_png(samples.image, 8)}};
+    });
+  }
+
+ private:
+  Config config_;
+  std::unique_ptr<Vqgan> vqgan_;
+  TokenPredictor predictor_;
+  std::optional<ModelTrainer> trainer_;
+  uint64_t seed_;
+};
+
+}  // namespace
+
+std::unique_ptr<Stage> make_predictor_stage(const Config& config, const TrainOptions& options) {
+  check_as(ErrorKind::usage, !options.tokenizer.empty(),
+           "train predictor: --tokenizer RUN is missing (the run folder of `addp train vqgan`)");
+  auto vqgan = load_vqgan(options.tokenizer);
+  check_fits(*vqgan, config, options.tokenizer);
+  return std::make_unique<PredictorStage>(config, std::move(vqgan), options.common.seed);
+}
+
+}  // namespace addp

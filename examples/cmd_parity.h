@@ -1,0 +1,16 @@
+// addp parity DIR: this library against reference data that the official implementation computed.
+#pragma once
+#include <iosfwd>
+#include <string>
+
+namespace addp {
+
+// Reads a folder with the layout of tests/golden, takes all sizes from the files' metadata and tensor shapes, runs the
+// same computations in float64 and in float32 and prints for each file and tensor the largest error relative to the
+// tensor's largest entry, then `parity: N tensors, worst f64 E (name), worst f32 E (name)`.
+// Returns 0, or 7 when an error exceeds 1e-6 in float64 or 1e-4 in float32, is not a number, or when codes or masks are
+// not exactly equal. Throws Error(data) that names a missing or misshapen file or tensor.
+int run_parity(const std::string& folder);
+int run_parity(const std::string& folder, std::ostream& out);
+
+}  // namespace addp

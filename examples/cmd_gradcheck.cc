@@ -118,10 +118,11 @@ void check_models(Table& table, const Rng& rng) {
   table.add("addp", gradcheck([&] { return training_step(model, vqgan, predictor, codes, masks).loss; },
                               parameters(model), kSamples));
 
-  Classifier classifier(config, 10, 0, kDouble);
+  VisionTransformer classifier(classifier_config(config, 10), kDouble);
+  initialize(classifier, rng.fork("classifier"));
   shake(classifier, rng.fork("classifier"));
   table.add("classifier",
-            gradcheck([&] { return weighted_sum(classifier.forward(Var(image))); }, parameters(classifier), kSamples));
+            gradcheck([&] { return weighted_sum(classifier(Var(image))); }, parameters(classifier), kSamples));
 }
 
 }  // namespace

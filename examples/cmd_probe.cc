@@ -60,14 +60,14 @@ int cmd_probe(const ProbeOptions& options) {
     test = collect(model->encoder, *test_data, test_count, size, "features, test");
   }
 
-  ProbeConfig recipe;
-  recipe.epochs = options.epochs > 0 ? options.epochs : recipe.epochs;
+  StageConfig recipe = run.config.train_probe;
+  if (options.steps > 0) recipe.steps = options.steps;
   const auto accuracy = [&](const Tensor& x, const Tensor& x_test, const char* name) {
-    Rng rng = Rng(options.common.seed).fork("probe");
+    const Rng rng = Rng(options.common.seed).fork("probe");
     const auto begin = std::chrono::steady_clock::now();
-    LinearProbe probe = train_linear_probe(x, train.labels, train_data->classes(), recipe, rng);
+    const LinearProbe probe = train_linear_probe(x, train.labels, train_data->classes(), recipe, rng);
     const double percent = 100 * probe_accuracy(probe, x_test, test.labels);
-    std::fprintf(stderr, "probe on %s: %lld epochs in %.1f s\n", name, static_cast<long long>(recipe.epochs),
+    std::fprintf(stderr, "probe on %s: %lld steps in %.1f s\n", name, static_cast<long long>(recipe.steps),
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     return percent;
   };
@@ -84,7 +84,7 @@ int cmd_probe(const ProbeOptions& options) {
       "linear probe on ADDP features: %s\nlinear probe on raw pixels:    %s\n(%lld training, %lld test images, %lld "
       "epochs each)\n",
       text[0], text[1], static_cast<long long>(train_count), static_cast<long long>(test_count),
-      static_cast<long long>(recipe.epochs));
+      static_cast<long long>(recipe.steps), static_cast<long long>(recipe.batch));
   return 0;
 }
 

@@ -67,7 +67,7 @@ struct ProbeOptions {
   std::string run;  // ADDP run folder
   DataOptions data;
   int64_t train = 0, test = 0;  // images used; 0: all
-  int64_t epochs = 0;           // 0: the configuration's
+  int64_t steps = 0;            // of training the classifier; 0: the configuration's
 };
 
 }  // namespace addp

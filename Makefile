@@ -19,7 +19,7 @@ LESSON_SOURCES := $(wildcard examples/[0-9]*.cc)
 PROGRAM_SOURCES := $(filter-out $(LESSON_SOURCES) examples/main.cc,$(wildcard examples/*.cc))
 TEST_SOURCES := $(wildcard tests/*.cc)
 
-object = $(patsubst %.cc,$(BUILD)/%.o,$(1))
+object = $(patsubst %.cc,$(BUILD)/objects/%.o,$(1))
 LIBRARY := $(BUILD)/libaddp.a
 PROGRAM := $(BUILD)/addp
 TESTS := $(BUILD)/addp_tests
@@ -53,7 +53,7 @@ setup:
 	    { echo "apt-get failed. Please run:  sudo apt-get install$$missing"; exit 1; }; \
 	fi
 
-$(BUILD)/%.o: %.cc
+$(BUILD)/objects/%.o: %.cc
 	@mkdir -p $(@D)
 	@echo "  c++  $<"
 	@$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
@@ -69,7 +69,7 @@ $(TESTS): $(call object,$(TEST_SOURCES) $(PROGRAM_SOURCES)) $(LIBRARY)
 	@echo "  link $@"
 	@$(CXX) $(CXXFLAGS) $^ $(LDLIBS) -o $@
 
-$(LESSONS): $(BUILD)/%: $(BUILD)/examples/%.o $(LIBRARY)
+$(LESSONS): $(BUILD)/%: $(BUILD)/objects/examples/%.o $(LIBRARY)
 	@echo "  link $@"
 	@$(CXX) $(CXXFLAGS) $^ $(LDLIBS) -o $@
 

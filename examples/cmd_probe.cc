@@ -82,7 +82,7 @@ int cmd_probe(const ProbeOptions& options) {
                 {"probe images", concat_text(train_count, " train, ", test_count, " test")}});
   std::printf(
       "linear probe on ADDP features: %s\nlinear probe on raw pixels:    %s\n(%lld training, %lld test images, %lld "
-      "epochs each)\n",
+      "steps of %lld each)\n",
       text[0], text[1], static_cast<long long>(train_count), static_cast<long long>(test_count),
       static_cast<long long>(recipe.steps), static_cast<long long>(recipe.batch));
   return 0;

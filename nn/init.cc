@@ -63,8 +63,7 @@ static bool ends_with(const std::string& text, std::string_view end) {
 void init_transformer_tensor(const std::string& name, const Var& var, Rng rng) {
   constexpr double kDeviation = 0.02;
   if (var.rank() < 2 || ends_with(name, "bias")) return;
-  const bool is_projection = contains(name, "patch_embed") || contains(name, "decoder_embed.");
-  const bool is_table = !is_projection && (contains(name, "emb.") || contains(name, "embeddings."));
+  const bool is_table = contains(name, "emb.") || contains(name, "embeddings.");
   if (is_table || ends_with(name, "_token") || contains(name, "pos_")) init_normal(var, 0, kDeviation, rng);
   else init_xavier(var, rng);
 }

@@ -19,7 +19,7 @@ void init_torch_default(const Var& var, int64_t fan_in, Rng rng);
 Tensor sincos_positions(int64_t grid, int64_t D, Options options);
 
 // ---- Transformers: Xavier for every matrix (the patch projection as one), N(0, 0.02^2) for tokens, positions and
-// embedding tables ("*_token", "*pos_*", "*emb*.weight"); everything else keeps its constructor's value.
+// embedding tables (*_token, *pos_*, *emb.*, *embeddings.*); everything else keeps its constructor's value.
 void init_transformer_tensor(const std::string& name, const Var& var, Rng rng);
 template <class Module>
 void init_transformer(Module& module, const Rng& rng) {

@@ -1,8 +1,8 @@
 // Convolution of [B, C, H, W] images as products of small packed blocks; the matrix of all patches never exists.
 //   forward           y[co, pixel] = sum over (ci, ky, kx) of weight * patch: one task per image and block of output
 //                     rows, which copies its zero-padded input rows and packs one panel of patches at a time.
-//   gradient of data  for stride 1 the forward pass with flipped weights; else weight^T dy, one panel of pixels at a
-//                     time, added where the patches came from. A task owns its input channels, so nothing collides.
+//   gradient of data  each of the stride x stride phases of dx is a stride-1 convolution of dy with the flipped weights
+//                     of those taps that reach it; with stride 1 there is one phase with all taps.
 //   of weights        per image, dy and x are transposed to channels-last; a shifted view of x is then a packed operand
 //                     as it stands. A fixed number of partial sums over images are added in order.
 #include <algorithm>
@@ -48,19 +48,20 @@ struct PackedRows {
 };
 
 // Input rows [first, first + rows) of all channels of one image, with zeros around: [Ci, rows, width]. Coordinates are
-// those of the unpadded input.
+// those of the unpadded input; the first column is -pad_left.
 template <class T>
 void copy_padded(T* to, const T* x, const ConvShape& s, int64_t first, int64_t rows, int64_t width) {
-  const int64_t columns = std::min(s.Wi, width - s.pad_left);
+  const int64_t begin = std::clamp<int64_t>(s.pad_left, 0, width);
+  const int64_t end = std::clamp<int64_t>(s.Wi + s.pad_left, begin, width);
   for (int64_t c = 0; c < s.Ci; ++c) {
     for (int64_t r = first; r < first + rows; ++r, to += width) {
-      if (r < 0 || r >= s.Hi || columns <= 0) {
+      if (r < 0 || r >= s.Hi) {
         std::fill_n(to, width, T(0));
         continue;
       }
-      std::fill_n(to, s.pad_left, T(0));
-      std::copy_n(x + (c * s.Hi + r) * s.Wi, columns, to + s.pad_left);
-      std::fill_n(to + s.pad_left + columns, width - s.pad_left - columns, T(0));
+      std::fill_n(to, begin, T(0));
+      std::copy_n(x + (c * s.Hi + r) * s.Wi + begin - s.pad_left, end - begin, to + begin);
+      std::fill_n(to + end, width - end, T(0));
     }
   }
 }
@@ -76,17 +77,19 @@ void pack_patches(T* panel, const T* image, const ConvShape& s, int64_t row0, in
     const int64_t run = std::min(pixels - done, s.Wo - column);
     const T* from = image + (row - row0) * s.stride * width + column * s.stride;
     T* to = panel + done;
+    // Excess that would leave the panel's row would hit finished columns of the next step: then 0, copy exactly.
+    int64_t whole = ceil_div(run, kRegisterLanes<T>) * kRegisterLanes<T>;
+    if (s.stride != 1 || done + whole > kPanelCols<T>) whole = 0;
     for (int64_t c = 0; c < s.Ci; ++c, from += rows * width) {
       for (int64_t ky = 0; ky < s.kh; ++ky) {
         for (int64_t kx = 0; kx < s.kw; ++kx, to += kPanelCols<T>) {
           const T* source = from + ky * width + kx;
-          if (s.stride == 1) {
-            // Excess that would leave the panel's row would hit finished columns of the next step.
-            if (done + ceil_div(run, kRegisterLanes<T>) * kRegisterLanes<T> <= kPanelCols<T>) {
-              for (int64_t j = 0; j < run; j += kRegisterLanes<T>)
-                cpu::store_register(to + j, cpu::load_register(source + j));
-            } else {
-              std::copy_n(source, run, to);
+          if (whole == 2 * kRegisterLanes<T>) {
+            cpu::store_register(to, cpu::load_register(source));
+            cpu::store_register(to + kRegisterLanes<T>, cpu::load_register(source + kRegisterLanes<T>));
+          } else if (whole > 0) {
+            for (int64_t j = 0; j < run; j += kRegisterLanes<T>) {
+              cpu::store_register(to + j, cpu::load_register(source + j));
             }
           } else {
             for (int64_t j = 0; j < run; ++j) to[j] = source[j * s.stride];
@@ -98,16 +101,23 @@ void pack_patches(T* panel, const T* image, const ConvShape& s, int64_t row0, in
   }
 }
 
+// Where output pixel (row, column) lies in a plane of the result: first + (row * width + column) * step.
+struct Grid {
+  int64_t plane, width, step, first;
+};
+
 template <class T>
-void convolve(T* y, const T* x, const PackedRows<T>& weight, const T* bias, const ConvShape& s) {
+void convolve(T* y, const T* x, const PackedRows<T>& weight, const T* bias, const ConvShape& s, const Grid& grid) {
   const int64_t block_rows = std::clamp<int64_t>(kBlockPixels / s.Wo, 1, s.Ho), blocks = ceil_div(s.Ho, block_rows);
-  const int64_t pixels = s.Ho * s.Wo, width = (s.Wo - 1) * s.stride + s.kw;
+  const int64_t width = (s.Wo - 1) * s.stride + s.kw;
   parallel_for(s.B * blocks, [&](int64_t task) {
     const int64_t b = task / blocks;
     const Part out(s.Ho, blocks, task % blocks);
     const int64_t rows = (out.size - 1) * s.stride + s.kh;
-    T* panel = cpu::scratch<T>(cpu::Slot::task, weight.K * kPanelCols<T> + s.Ci * rows * width + kRegisterLanes<T>);
-    T* image = panel + weight.K * kPanelCols<T>;
+    T* panel = cpu::scratch<T>(cpu::Slot::task,
+                               (weight.K + kTileRows) * kPanelCols<T> + s.Ci * rows * width + kRegisterLanes<T>);
+    T* tile = panel + weight.K * kPanelCols<T>;
+    T* image = tile + kTileRows * kPanelCols<T>;
     copy_padded(image, x + b * s.Ci * s.Hi * s.Wi, s, out.begin * s.stride - s.pad_top, rows, width);
     const int64_t end = (out.begin + out.size) * s.Wo;
     for (int64_t p = out.begin * s.Wo; p < end; p += kPanelCols<T>) {
@@ -115,54 +125,47 @@ void convolve(T* y, const T* x, const PackedRows<T>& weight, const T* bias, cons
       pack_patches(panel, image, s, out.begin, rows, width, p, n);
       for (int64_t t = 0; t < weight.tiles; ++t) {
         const Part co = weight.tile(t);
-        T* to = y + (b * s.Co + co.begin) * pixels + p;
-        for (int64_t i = 0; bias != nullptr && i < co.size; ++i) std::fill_n(to + i * pixels, n, bias[co.begin + i]);
-        cpu::multiply_tile(to, pixels, weight.at(t), {weight.K, kPanelRows<T>}, panel, co.size, n, bias != nullptr);
+        T* plane = y + (b * s.Co + co.begin) * grid.plane;
+        // With step 1 the pixels are adjacent in the result.
+        T* to = grid.step == 1 ? plane + p : tile;
+        const int64_t to_step = grid.step == 1 ? grid.plane : kPanelCols<T>;
+        for (int64_t i = 0; bias != nullptr && i < co.size; ++i) std::fill_n(to + i * to_step, n, bias[co.begin + i]);
+        cpu::multiply_tile(to, to_step, weight.at(t), {weight.K, kPanelRows<T>}, panel, co.size, n, bias != nullptr);
+        for (int64_t j = 0; grid.step != 1 && j < n; ++j) {
+          T* at = plane + grid.first + ((p + j) / s.Wo * grid.width + (p + j) % s.Wo) * grid.step;
+          for (int64_t i = 0; i < co.size; ++i) at[i * grid.plane] = tile[i * kPanelCols<T> + j];
+        }
       }
     }
   });
 }
 
-// dx for strides above 1. A task takes a group of input channels of one image.
+// Along one axis, the part of the kernel that reaches the inputs phase, phase + stride, ... in the backward pass: taps
+// first, first + stride, ... (`count` of them), as a convolution with padding `pad` that gives `outputs` values.
+struct Phase {
+  int64_t phase, first, count, pad, outputs;
+  Phase(int64_t phase, int64_t stride, int64_t kernel, int64_t padding, int64_t inputs)
+      : phase(phase),
+        first((phase + padding) % stride),
+        count(first < kernel ? ceil_div(kernel - first, stride) : 0),
+        pad(count - 1 - (phase + padding) / stride),
+        outputs(phase < inputs ? ceil_div(inputs - phase, stride) : 0) {}
+};
+
+// dx[ci, y, x] = sum over co and the taps (ky, kx) with y + pad - ky = stride * i, x + pad - kx = stride * j for
+// integer i and j, of dy[co, i, j] * weight[co, ci, ky, kx]: for the y of one phase, a convolution in reversed tap
+// order.
 template <class T>
-void scatter_patches(T* dx, const T* dy, const T* weight, const ConvShape& s) {
-  const int64_t taps = s.kh * s.kw, pixels = s.Ho * s.Wo;
-  const int64_t group = std::min<int64_t>(s.Ci, 32), groups = ceil_div(s.Ci, group);
-  // Tiles are packed per group, so that no tile belongs to two tasks. Stored [Co, Ci, taps]: rows are (ci, tap).
-  const int64_t packed = PackedRows<T>::size(group * taps, s.Co);
-  T* const shared = cpu::scratch<T>(cpu::Slot::shared, groups * packed);
-  for (int64_t g = 0; g < groups; ++g) {
-    const Part ci(s.Ci, groups, g);
-    PackedRows<T>(shared + g * packed, ci.size * taps, s.Co).pack([&](int64_t i, int64_t co) {
-      return weight[(co * s.Ci + ci.begin) * taps + i];
-    });
-  }
-  parallel_for(s.B * groups, [&](int64_t task) {
-    const int64_t b = task / groups, g = task % groups;
-    const Part ci(s.Ci, groups, g);
-    const PackedRows<T> rows(shared + g * packed, ci.size * taps, s.Co);
-    T* panel = cpu::scratch<T>(cpu::Slot::task, (s.Co + kTileRows) * kPanelCols<T>);
-    T* patches = panel + s.Co * kPanelCols<T>;
-    T* image = dx + (b * s.Ci + ci.begin) * s.Hi * s.Wi;
-    std::fill_n(image, ci.size * s.Hi * s.Wi, T(0));
-    for (int64_t p = 0; p < pixels; p += kPanelCols<T>) {
-      const int64_t n = std::min<int64_t>(kPanelCols<T>, pixels - p);
-      cpu::copy_rows(panel, kPanelCols<T>, dy + b * s.Co * pixels + p, pixels, s.Co, n);
-      for (int64_t t = 0; t < rows.tiles; ++t) {
-        const Part part = rows.tile(t);
-        cpu::multiply_tile(patches, kPanelCols<T>, rows.at(t), {s.Co, kPanelRows<T>}, panel, part.size, n, false);
-        for (int64_t i = 0; i < part.size; ++i) {
-          const int64_t row = part.begin + i, tap = row % taps;
-          T* plane = image + row / taps * s.Hi * s.Wi;
-          for (int64_t j = 0; j < n; ++j) {
-            const int64_t iy = (p + j) / s.Wo * s.stride + tap / s.kw - s.pad_top;
-            const int64_t ix = (p + j) % s.Wo * s.stride + tap % s.kw - s.pad_left;
-            if (iy >= 0 && iy < s.Hi && ix >= 0 && ix < s.Wi) plane[iy * s.Wi + ix] += patches[i * kPanelCols<T> + j];
-          }
-        }
-      }
-    }
+void backward_phase(T* dx, const T* dy, const T* weight, const ConvShape& s, const Phase& v, const Phase& h) {
+  const int64_t taps = v.count * h.count, K = s.Co * taps;
+  const PackedRows<T> packed(cpu::scratch<T>(cpu::Slot::shared, PackedRows<T>::size(s.Ci, K)), s.Ci, K);
+  packed.pack([&](int64_t ci, int64_t k) {
+    const int64_t tap = taps - 1 - k % taps;
+    const int64_t ky = v.first + tap / h.count * s.stride, kx = h.first + tap % h.count * s.stride;
+    return weight[((k / taps * s.Ci + ci) * s.kh + ky) * s.kw + kx];
   });
+  const ConvShape t{s.B, s.Co, s.Ho, s.Wo, s.Ci, v.count, h.count, 1, v.pad, h.pad, v.outputs, h.outputs};
+  convolve<T>(dx, dy, packed, nullptr, t, {s.Hi * s.Wi, s.Wi, s.stride, v.phase * s.Wi + h.phase});
 }
 
 // What a task of conv2d_bwd_weight does for its images: sum [kh, kw, Ci, Co] = sum over images and pixels.
@@ -205,23 +208,19 @@ void conv2d_fwd(Cpu, T* y, const T* x, const T* weight, const T* bias, const Con
   const int64_t K = s.Ci * s.kh * s.kw;
   const PackedRows<T> packed(cpu::scratch<T>(cpu::Slot::shared, PackedRows<T>::size(s.Co, K)), s.Co, K);
   packed.pack([&](int64_t co, int64_t k) { return weight[co * K + k]; });
-  convolve(y, x, packed, bias, s);
+  convolve(y, x, packed, bias, s, {s.Ho * s.Wo, s.Wo, 1, 0});
 }
 
 template <class T>
-void conv2d_bwd_data(Cpu, T* dx, const T* dy, const T* weight, const ConvShape& s) {
-  if (s.stride != 1) return scatter_patches(dx, dy, weight, s);
-  // dx[ci, y, x] = sum over co, ky, kx of dy[co, y + pad - ky, x + pad - kx] * weight[co, ci, ky, kx]
-  const int64_t taps = s.kh * s.kw, K = s.Co * taps;
-  const PackedRows<T> packed(cpu::scratch<T>(cpu::Slot::shared, PackedRows<T>::size(s.Ci, K)), s.Ci, K);
-  packed.pack([&](int64_t ci, int64_t k) { return weight[(k / taps * s.Ci + ci) * taps + taps - 1 - k % taps]; });
-  ConvShape t = s;
-  std::swap(t.Ci, t.Co);
-  std::swap(t.Hi, t.Ho);
-  std::swap(t.Wi, t.Wo);
-  t.pad_top = s.kh - 1 - s.pad_top;
-  t.pad_left = s.kw - 1 - s.pad_left;
-  convolve<T>(dx, dy, packed, nullptr, t);
+void conv2d_bwd_data(Cpu cpu, T* dx, const T* dy, const T* weight, const ConvShape& s) {
+  if (s.kh < s.stride || s.kw < s.stride) fill(cpu, dx, s.B * s.Ci * s.Hi * s.Wi, 0.0);  // inputs between the patches
+  for (int64_t y = 0; y < s.stride; ++y) {
+    const Phase v(y, s.stride, s.kh, s.pad_top, s.Hi);
+    for (int64_t x = 0; x < s.stride; ++x) {
+      const Phase h(x, s.stride, s.kw, s.pad_left, s.Wi);
+      if (v.count * h.count * v.outputs * h.outputs > 0) backward_phase(dx, dy, weight, s, v, h);
+    }
+  }
 }
 
 template <class T>

@@ -18,7 +18,7 @@ using cpu::Part;
 
 constexpr int64_t kChunk = 512;         // of K
 constexpr int64_t kBlockRows = 224;     // of C per task; a multiple of 14
-constexpr int64_t kMinBlockRows = 112;  // packing B again for each block costs about 6 / rows of the time
+constexpr int64_t kMinBlockRows = 112;  // packing B again for each block costs about 8 / rows of the time
 constexpr int64_t kBlockCols = 512;     // of C per task
 
 template <class T>
@@ -82,7 +82,8 @@ void multiply(int64_t batch, int64_t M, int64_t N, F product) {
   if (batch * M * N == 0) return;
   const int64_t col_blocks = ceil_div(N, kBlockCols);
   const int64_t rows = batch * col_blocks * M < 8 * kBlockRows ? kMinBlockRows : kBlockRows;
-  const int64_t row_blocks = ceil_div(M, rows);
+  int64_t row_blocks = ceil_div(M, rows);
+  if (row_blocks > 1) row_blocks += row_blocks % 2;  // a few tasks should share out evenly
   parallel_for(batch * row_blocks * col_blocks, [&](int64_t task) {
     const int64_t block = task % (row_blocks * col_blocks);
     const Product<T> p = product(task / (row_blocks * col_blocks));

@@ -39,12 +39,17 @@ void tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t c
       }
     }
   } else {
-    T line[vectors * n];
+    T block[rows * vectors * n];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) store_register(line + v * n, sum[i][v]);
-      for (int64_t j = 0; j < cols; ++j) c[i * ldc + j] = accumulate ? c[i * ldc + j] + line[j] : line[j];
+      for (int v = 0; v < vectors; ++v) store_register(block + (i * vectors + v) * n, sum[i][v]);
+    }
+    for (int i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < cols; ++j) {
+        const T x = block[i * vectors * n + j];
+        c[i * ldc + j] = accumulate ? c[i * ldc + j] + x : x;
+      }
     }
   }
 }

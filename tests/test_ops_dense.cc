@@ -157,6 +157,7 @@ TEST_CASE("conv2d") {
   check_op({{2, 2, 6, 6}, {3, 2, 3, 3}, {3}}, [](auto& v) { return conv2d(v[0], v[1], v[2], 2, {0, 0, 1, 1}); });
   check_op({{2, 5, 3, 3}, {4, 5, 1, 1}, {4}}, [](auto& v) { return conv2d(v[0], v[1], v[2], 1, {}); });
   check_op({{1, 2, 9, 8}, {2, 2, 4, 3}, {2}}, [](auto& v) { return conv2d(v[0], v[1], v[2], 3, {2, 1, 0, 2}); });
+  check_op({{2, 2, 7, 5}, {3, 2, 2, 1}, {3}}, [](auto& v) { return conv2d(v[0], v[1], v[2], 3, {1, 0, 0, 0}); });
   check_op({{3, 1, 8, 8}, {2, 1, 4, 4}, {2}}, [](auto& v) { return conv2d(v[0], v[1], v[2], 4, {}); });
 }
 

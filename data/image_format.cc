@@ -58,6 +58,18 @@ bool is_start_of_frame(int64_t code) {
   return code >= 0xC0 && code <= 0xCF && code != 0xC4 && code != 0xC8 && code != 0xCC;
 }
 
+// Huffman tables: class and number | 16 counts of codes, by length | as many values. More than 256 codes in a table
+// make the decoder write past its own.
+void check_huffman_tables(std::string_view segment, const std::string& name) {
+  for (size_t at = 0; at < segment.size();) {
+    int64_t codes = 0;
+    const bool whole = segment.size() - at >= 17;
+    for (size_t i = 1; whole && i <= 16; ++i) codes += byte_at(segment, at + i);
+    check_as(ErrorKind::data, whole && codes < 256, name, ": is damaged (a JPEG Huffman table is malformed)");
+    at += static_cast<size_t>(17 + codes);
+  }
+}
+
 ImageHeader inspect_jpeg(std::string_view bytes, const std::string& name) {
   ImageHeader header;
   bool scan_seen = false;
@@ -80,6 +92,7 @@ ImageHeader inspect_jpeg(std::string_view bytes, const std::string& name) {
       check_as(ErrorKind::data, components == 1 || components == 3, name, ": has ", components,
                " colour components, 1 or 3 are expected");
     }
+    if (code == 0xC4) check_huffman_tables(bytes.substr(at + 2, length - 2), name);
     scan_seen |= code == 0xDA;
     at += length;
   }

@@ -38,7 +38,7 @@ TEST_CASE("images: PNG round trip, gray and colour, odd sizes") {
   CHECK_THROWS_AS(encode_png(Image{2, 2, 3, {1, 2}}), Error);
 }
 
-TEST_CASE("images: JPEG is read, gray as gray") {
+TEST_CASE("images: JPEG is read") {
   Image flat{16, 24, 3, std::vector<uint8_t>(16 * 24 * 3, 200)};
   const Image back = decode_image(encode_jpeg(flat), "flat.jpg");
   CHECK(back.height == 16);
@@ -78,6 +78,9 @@ TEST_CASE("images: JPEG that is cut anywhere or CMYK is refused by name") {
   check_refused([&] { decode_image(cmyk, "print.jpg"); }, {"print.jpg", "CMYK"});
   cmyk[frame + 9] = 2;
   check_refused([&] { decode_image(cmyk, "two.jpg"); }, {"two.jpg", "2 colour components"});
+  std::string table = jpeg;
+  table[table.find("\xFF\xC4") + 5 + 15] = '\xFF';  // 255 more Huffman codes than there is room for
+  check_refused([&] { decode_image(table, "table.jpg"); }, {"table.jpg", "Huffman"});
   check_refused([&] { decode_image("\xFF\xD8\xFF\xD9", "bare.jpg"); }, {"bare.jpg", "without picture data"});
 }
 
@@ -133,11 +136,11 @@ TEST_CASE("images: resizing keeps constants, averages when it shrinks, flips") {
   resize_box(flat, {0, 0, 9, 7}, 4, false, planes.data());
   for (float value : planes) CHECK(value == doctest::Approx(0.4));
 
-  // Stripes of one pixel become gray when reduced by 8; without the wider support they would become black or white.
-  Image stripes{32, 32, 1, std::vector<uint8_t>(32 * 32)};
+  // Stripes of one pixel become gray when reduced by 7; without the wider support they would become black or white.
+  Image stripes{28, 28, 1, std::vector<uint8_t>(28 * 28)};
   for (size_t i = 0; i < stripes.pixels.size(); ++i) stripes.pixels[i] = i % 2 ? 255 : 0;
   resize_box(stripes, centre_box(stripes), 4, false, planes.data());
-  for (int i : {5, 6, 9, 10}) CHECK(planes[i] == doctest::Approx(0.5).epsilon(0.01));
+  for (int i : {5, 6, 9, 10}) CHECK(planes[i] == doctest::Approx(0.5).epsilon(0.05));
 
   // A ramp enlarged by 2, by hand: pixel centres at -0.25, 0.25, 0.75, 1.25 of the source's.
   const Image ramp{2, 2, 1, {0, 200, 0, 200}};

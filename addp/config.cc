@@ -90,7 +90,7 @@ static Config tiny() {
   c.train_vqgan = stage(20, 8, 2, 3e-2);
   c.train_predictor = stage(20, 8, 2, 3e-2);
   c.train_addp = stage(20, 8, 2, 3e-2);
-  c.train_probe = stage(50, 32, 5, 8);
+  c.train_probe = stage(200, 32, 10, 60);
   c.use_compact_ids();
   return c;
 }

@@ -73,6 +73,23 @@ $(LESSONS): $(BUILD)/%: $(BUILD)/objects/examples/%.o $(LIBRARY)
 	@echo "  link $@"
 	@$(CXX) $(CXXFLAGS) $^ $(LDLIBS) -o $@
 
+# The whole method on Fashion-MNIST. Interrupted (Ctrl-C, kill, power), the same command goes on where it was.
+DEMO ?= runs/demo
+demo: setup
+	@$(MAKE) -j$(JOBS) program
+	$(PROGRAM) train vqgan --resume --run $(DEMO)/vqgan
+	$(PROGRAM) reconstruct --run $(DEMO)/vqgan
+	$(PROGRAM) train predictor --resume --run $(DEMO)/predictor --tokenizer $(DEMO)/vqgan
+	$(PROGRAM) train addp --resume --run $(DEMO)/addp --tokenizer $(DEMO)/vqgan --predictor $(DEMO)/predictor
+	$(PROGRAM) sample --run $(DEMO)/addp
+	$(PROGRAM) probe --run $(DEMO)/addp
+	$(PROGRAM) report $(DEMO)
+	@echo
+	@echo "Look at  $(DEMO)/report.html                     everything on one page"
+	@echo "         $(DEMO)/addp/samples/samples.png        64 new images"
+	@echo "         $(DEMO)/addp/samples/samples_alternation.png   how they came about"
+	@echo "         $(DEMO)/vqgan/samples/reconstructions_test.png test images through the tokenizer"
+
 # The sub-make reads the list of sources anew after set-up, and builds on all cores.
 test: setup
 	@$(MAKE) -j$(JOBS) all

@@ -76,13 +76,12 @@ int main() {
   Rng sampling = rng.fork("sample");
   SamplerConfig sampler = config.sampler;
   sampler.steps = 8;
-  const Samples samples =
-      sample(model, vqgan, start_sampling(4, config.tokens(), Options()), sampler, sampling,
-             [&](const SamplerState& state) {
-               std::printf("sampling step %lld: %lld of %lld tokens are still unreliable\n",
-                           static_cast<long long>(state.step), static_cast<long long>(ones_per_row(state.mask)),
-                           static_cast<long long>(config.tokens()));
-             });
+  const Samples samples = sample(
+      model, vqgan, start_sampling(4, config.tokens(), Options()), sampler, sampling, [&](const SamplerState& state) {
+        std::printf("sampling step %lld: %lld of %lld tokens are still unreliable\n",
+                    static_cast<long long>(state.step), static_cast<long long>(ones_per_row(state.mask)),
+                    static_cast<long long>(config.tokens()));
+      });
   std::printf("four images of shape [3, %lld, %lld], all finite: %s\n", static_cast<long long>(samples.image.dim(2)),
               static_cast<long long>(samples.image.dim(3)), all_finite(samples.image) ? "yes" : "no");
   return all_finite(samples.image) ? 0 : 1;

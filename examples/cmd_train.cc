@@ -6,8 +6,10 @@
 #include <cstdio>
 #include <memory>
 
+#include "data/image.h"
 #include "data/loader.h"
 #include "examples/batches.h"
+#include "examples/chart.h"
 #include "examples/cmd_report.h"
 #include "examples/program.h"
 #include "examples/progress.h"
@@ -182,6 +184,15 @@ RunConfig configuration(const TrainOptions& options, const RunFolder& folder) {
   return run;
 }
 
+// curves.png: the loss over the steps.
+void write_curve(const RunFolder& folder) {
+  ChartOptions options;
+  options.title = "loss";
+  options.smoothing = 0.8;
+  const Bitmap bitmap = chart_bitmap({metric_series(read_metrics(folder.file("metrics.jsonl")), "loss")}, options);
+  write_png(folder.file("curves.png"), {bitmap.height, bitmap.width, 3, bitmap.rgb});
+}
+
 }  // namespace
 
 int cmd_train(const TrainOptions& options, const std::vector<std::string>& arguments) {
@@ -209,10 +220,13 @@ int cmd_train(const TrainOptions& options, const std::vector<std::string>& argum
     std::fprintf(stderr, "\nStopped and saved. To go on:\n  %s\n", resume_command(arguments).c_str());
     return stop_exit_code();
   }
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  save_figures(folder.path(), "train",
-               {{"training time", format_duration(seconds)},
-                {"peak memory", concat_text(std::lround(peak_memory_mib()), " MiB")}});
+  if (!folder.resumed_step()) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    save_figures(folder.path(), "train",
+                 {{"training time", format_duration(seconds)},
+                  {"peak memory", concat_text(std::lround(peak_memory_mib()), " MiB")}});
+  }
+  write_curve(folder);
   write_report(folder.path());
   std::printf("%s\n", folder.file("report.html").c_str());
   return 0;

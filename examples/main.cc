@@ -104,7 +104,8 @@ void add_probe(CLI::App& app, ProbeOptions& o) {
   probe->add_option("--run", o.run, "run folder of `train addp`")->required();
   probe->add_option("--train", o.train, "training images; 0: all")->check(CLI::NonNegativeNumber);
   probe->add_option("--test", o.test, "test images; 0: all")->check(CLI::NonNegativeNumber);
-  probe->add_option("--steps", o.steps, "of training the classifier; 0: the configuration's")->check(CLI::NonNegativeNumber);
+  probe->add_option("--steps", o.steps, "of training the classifier; 0: the configuration's")
+      ->check(CLI::NonNegativeNumber);
   add_data(probe, o.data);
   add_common(probe, o.common);
 }

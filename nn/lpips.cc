@@ -36,6 +36,13 @@ Lpips::Lpips(Options options) {
   set_trainable(*this, false);
 }
 
+// The same values in another precision; gradients are converted back.
+static Var converted(const Var& x, Options options) {
+  if (x.options().dtype == options.dtype) return x;
+  const Options from = x.options();
+  return record("convert", to(x.value(), options), {x}, [from](const Tensor& dy) { return Gradients{to(dy, from)}; });
+}
+
 std::vector<Var> Lpips::features(const Var& image) const {
   // ImageNet's statistics for pixels in [-1, 1], rounded as the original has them.
   constexpr double kShift[3] = {-0.030, -0.088, -0.188}, kScale[3] = {0.458, 0.448, 0.450};
@@ -55,14 +62,15 @@ std::vector<Var> Lpips::features(const Var& image) const {
 Var Lpips::operator()(const Var& a, const Var& b) const {
   check(a.rank() == 4 && a.dim(1) == 3 && a.shape() == b.shape() && a.dim(2) >= 16 && a.dim(3) >= 16,
         "lpips: images must both be [B, 3, H, W] with sides of at least 16, found ", a.shape(), " and ", b.shape());
-  const std::vector<Var> features_a = features(a), features_b = features(b);
+  const Options own = heads[0].weight.options();
+  const std::vector<Var> features_a = features(converted(a, own)), features_b = features(converted(b, own));
   Var distance;
   for (size_t i = 0; i < heads.size(); ++i) {
     const Var weighted = heads[i](square(features_a[i] - features_b[i]));  // [B, 1, h, w]
     const Var part = mean_axis(reshape(weighted, {a.dim(0), -1}), 1);
     distance = distance.defined() ? distance + part : part;
   }
-  return distance;
+  return converted(distance, a.options());
 }
 
 StateDict lpips_state_from_vgg16(const StateDict& vgg16) {

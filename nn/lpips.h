@@ -1,5 +1,7 @@
 // LPIPS (Zhang et al. 2018): a perceptual distance, the weighted difference of VGG16 features. The weights come from
 // files the user has; without them nothing here can stand in for it.
+// It computes in its own precision, whatever the images': differences of nearly parallel features lose digits, and with
+// unfortunate weights float32 leaves three of the gradient's.
 #pragma once
 #include <string>
 #include <vector>
@@ -12,7 +14,7 @@ namespace addp {
 struct Lpips {
   explicit Lpips(Options options);  // parameters are frozen
 
-  // Images in [-1, 1], [B, 3, H, W], sides at least 16 -> distance of each pair [B].
+  // Images in [-1, 1], [B, 3, H, W], sides at least 16 -> distance of each pair [B], in the images' dtype.
   Var operator()(const Var& a, const Var& b) const;
 
   template <class F>

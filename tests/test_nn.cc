@@ -307,6 +307,14 @@ TEST_CASE("lpips: distance, gradient to the image, names of torchvision's weight
   CHECK(all_finite(a.grad()));
   for (const NamedVar& p : parameters(lpips)) CHECK(!p.var.grad().defined());
 
+  // In double, for float images: the same distance, with the gradient in float.
+  Lpips precise(kDouble);
+  load_state_dict(precise, state_dict(lpips));
+  const Var same = precise(a, b);
+  CHECK(same.options().dtype == DType::f32);
+  CHECK(sum(abs(same - distance)).item() < 1e-4 * sum(distance).item());
+  CHECK(gradient(sum(same), a).dtype() == DType::f32);
+
   const Tensor t = zeros({1});
   const StateDict renamed = lpips_state_from_vgg16(
       {{"features.10.bias", t}, {"features.0.weight", t}, {"classifier.0.bias", t}, {"lin0.model.1.weight", t}});

@@ -137,13 +137,17 @@ void top_p(Cpu, T* y, const T* x, int64_t N, int64_t K, double p) {
     for (int64_t r = begin; r < end; ++r) {
       const T* row = x + r * K;
       std::iota(order.begin(), order.end(), 0);
-      std::sort(order.begin(), order.end(),
-                [&](int64_t i, int64_t j) { return row[i] > row[j] || (row[i] == row[j] && i < j); });
-      int64_t count = 0;
+      // A heap: usually few of the largest are needed.
+      const auto smaller = [&](int64_t i, int64_t j) { return row[i] < row[j] || (row[i] == row[j] && i > j); };
+      std::make_heap(order.begin(), order.end(), smaller);
+      int64_t left = K;
       double total = 0;
-      while (count < K && (count == 0 || total < p)) total += row[order[count++]];
+      while (left > 0 && (left == K || total < p)) {
+        std::pop_heap(order.begin(), order.begin() + left, smaller);
+        total += row[order[--left]];
+      }
       std::fill(kept.begin(), kept.end(), T(0));
-      for (int64_t i = 0; i < count; ++i) kept[order[i]] = static_cast<T>(row[order[i]] / total);
+      for (int64_t i = left; i < K; ++i) kept[order[i]] = static_cast<T>(row[order[i]] / total);
       std::copy(kept.begin(), kept.end(), y + r * K);
     }
   });

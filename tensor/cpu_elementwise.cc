@@ -1,6 +1,5 @@
 // Elementwise kernels on the CPU: functions of one and two operands, biased GELU, row selection, accumulation.
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "tensor/cpu_math.h"
@@ -11,7 +10,6 @@ namespace addp::kernel {
 
 using cpu::for_vectors;
 using cpu::kGrain;
-using cpu::lanewise;
 using cpu::load;
 using cpu::splat;
 using cpu::store;
@@ -46,10 +44,10 @@ void unary_fwd(Cpu, Unary op, T* y, const T* x, int64_t n, double a, double b) {
           y, n, [](V v) { return cpu::exp(v); }, x);
     case Unary::log:
       return parallel_map(
-          y, n, [](V v) { return lanewise<T>(v, [](T s) { return std::log(s); }); }, x);
+          y, n, [](V v) { return cpu::log(v); }, x);
     case Unary::sqrt:
       return parallel_map(
-          y, n, [](V v) { return lanewise<T>(v, [](T s) { return std::sqrt(s); }); }, x);
+          y, n, [](V v) { return cpu::sqrt(v); }, x);
     case Unary::square:
       return parallel_map(
           y, n, [](V v) { return v * v; }, x);
@@ -73,7 +71,7 @@ void unary_fwd(Cpu, Unary op, T* y, const T* x, int64_t n, double a, double b) {
           y, n, [](V v) { return cpu::sigmoid(v); }, x);
     case Unary::tanh:
       return parallel_map(
-          y, n, [](V v) { return lanewise<T>(v, [](T s) { return std::tanh(s); }); }, x);
+          y, n, [](V v) { return cpu::tanh(v); }, x);
     case Unary::clamp:
       return parallel_map(
           y, n, [=](V v) { return v < ta ? splat<T>(ta) : (v > tb ? splat<T>(tb) : v); }, x);
@@ -96,7 +94,7 @@ void unary_bwd(Cpu, Unary op, T* dx, const T* dy, const T* x, int64_t n, double 
           dx, n, [](V g, V v) { return g / v; }, dy, x);
     case Unary::sqrt:
       return parallel_map(
-          dx, n, [](V g, V v) { return g * T(0.5) / lanewise<T>(v, [](T s) { return std::sqrt(s); }); }, dy, x);
+          dx, n, [](V g, V v) { return g * T(0.5) / cpu::sqrt(v); }, dy, x);
     case Unary::square:
       return parallel_map(
           dx, n, [](V g, V v) { return g * 2 * v; }, dy, x);
@@ -127,7 +125,7 @@ void unary_bwd(Cpu, Unary op, T* dx, const T* dy, const T* x, int64_t n, double 
       return parallel_map(
           dx, n,
           [](V g, V v) {
-            const V t = lanewise<T>(v, [](T s) { return std::tanh(s); });
+            const V t = cpu::tanh(v);
             return g * (1 - t * t);
           },
           dy, x);

@@ -7,36 +7,44 @@
 
 namespace addp::kernel {
 
+using cpu::load;
+using cpu::store;
+
 // In PyTorch's order: m^ / (sqrt(v^) + eps) = m / correction1 / (sqrt(v) / sqrt(correction2) + eps).
 template <class T>
 void adamw(Cpu, T* p, T* m, T* v, const T* g, int64_t n, const AdamwStep& step) {
+  using V = cpu::Vec<T>;
   const T beta1 = static_cast<T>(step.beta1), beta2 = static_cast<T>(step.beta2), eps = static_cast<T>(step.eps);
   const T fresh1 = static_cast<T>(1 - step.beta1), fresh2 = static_cast<T>(1 - step.beta2);
   const T keep = static_cast<T>(1 - step.lr * step.decay), size = static_cast<T>(step.lr / step.correction1);
   const T v_scale = static_cast<T>(1 / std::sqrt(step.correction2)), scale = static_cast<T>(step.scale);
-  parallel_ranges(n, cpu::kGrain, [&](int64_t begin, int64_t end) {
-    T* __restrict pp = p, * __restrict mm = m, * __restrict vv = v;
-    const T* __restrict gg = g;
-    for (int64_t i = begin; i < end; ++i) {
-      const T gradient = gg[i] * scale;
-      mm[i] = beta1 * mm[i] + fresh1 * gradient;
-      vv[i] = beta2 * vv[i] + fresh2 * gradient * gradient;
-      pp[i] = pp[i] * keep - size * mm[i] / (std::sqrt(vv[i]) * v_scale + eps);
-    }
+  // Constants are captured by value, so that they stay in registers.
+  parallel_ranges(n, cpu::kGrain, [=](int64_t begin, int64_t end) {
+    cpu::for_vectors<T>(end - begin, [=](int64_t at, auto lanes) {
+      const int64_t i = begin + at;
+      const V gradient = load<T>(g + i, lanes) * scale;
+      const V first = beta1 * load<T>(m + i, lanes) + fresh1 * gradient;
+      const V second = beta2 * load<T>(v + i, lanes) + fresh2 * gradient * gradient;
+      store<T>(m + i, lanes, first);
+      store<T>(v + i, lanes, second);
+      store<T>(p + i, lanes, load<T>(p + i, lanes) * keep - size * first / (cpu::sqrt(second) * v_scale + eps));
+    });
   });
 }
 
 template <class T>
 void momentum(Cpu, T* p, T* mu, const T* g, int64_t n, double lr, double momentum, double decay, double scale) {
+  using V = cpu::Vec<T>;
   const T rate = static_cast<T>(lr), keep = static_cast<T>(momentum);
   const T pull = static_cast<T>(decay), factor = static_cast<T>(scale);
-  parallel_ranges(n, cpu::kGrain, [&](int64_t begin, int64_t end) {
-    T* __restrict pp = p, * __restrict mm = mu;
-    const T* __restrict gg = g;
-    for (int64_t i = begin; i < end; ++i) {
-      mm[i] = keep * mm[i] + factor * (gg[i] + pull * pp[i]);
-      pp[i] -= rate * mm[i];
-    }
+  parallel_ranges(n, cpu::kGrain, [=](int64_t begin, int64_t end) {
+    cpu::for_vectors<T>(end - begin, [=](int64_t at, auto lanes) {
+      const int64_t i = begin + at;
+      const V w = load<T>(p + i, lanes);
+      const V moved = keep * load<T>(mu + i, lanes) + factor * (load<T>(g + i, lanes) + pull * w);
+      store<T>(mu + i, lanes, moved);
+      store<T>(p + i, lanes, w - rate * moved);
+    });
   });
 }
 

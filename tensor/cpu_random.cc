@@ -10,28 +10,10 @@ namespace addp::kernel {
 
 namespace {
 
-typedef uint64_t Words __attribute__((vector_size(64)));  // one 32-bit word of eight counters, in 64-bit lanes
-
-// u[i] = philox_uniform(seed, stream, index + i) for eight i.
-void eight_uniforms(double* u, uint64_t seed, uint64_t stream, uint64_t index) {
-  const Words i = index + Words{0, 1, 2, 3, 4, 5, 6, 7}, low = Words{} + 0xFFFFFFFFu;
-  Words c0 = i & low, c1 = i >> 32, c2 = Words{} + (stream & 0xFFFFFFFFu), c3 = Words{} + (stream >> 32);
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-    const Words a = c0 * 0xD2511F53u, b = c2 * 0xCD9E8D57u;
-    c0 = (b >> 32) ^ c1 ^ k0;
-    c1 = b & low;
-    c2 = (a >> 32) ^ c3 ^ k1;
-    c3 = a & low;
-  }
-  const cpu::VecD y = __builtin_convertvector((c0 << 21) ^ (c1 >> 11), cpu::VecD) * 0x1.0p-53;
-  cpu::store<double>(u, cpu::AllLanes<double>{}, y);
-}
-
-// u[i] = philox_uniform(seed, stream, position + i) for i < n, n at most kBlock; u has kBlock elements.
+// u[i] = philox_uniform(seed, stream, position + i) for i < n
 constexpr int64_t kBlock = 256;
 void uniforms(double* u, int64_t n, uint64_t seed, uint64_t stream, uint64_t position) {
-  for (int64_t i = 0; i < n; i += 8) eight_uniforms(u + i, seed, stream, position + i);
+  for (int64_t i = 0; i < n; ++i) u[i] = philox_uniform(seed, stream, position + i);
 }
 
 constexpr int64_t kDrawGrain = 4096;  // a draw costs more than an addition
@@ -42,7 +24,7 @@ template <class T>
 void random_uniform(Cpu, T* y, int64_t n, uint64_t seed, uint64_t stream, uint64_t position) {
   // Rounded to float the largest draws would be 1.
   constexpr T kBelowOne = 1 - std::numeric_limits<T>::epsilon() / 2;
-  parallel_ranges(n, kDrawGrain, [&](int64_t begin, int64_t end) {
+  parallel_ranges(n, kDrawGrain, [=](int64_t begin, int64_t end) {
     double u[kBlock];
     for (int64_t at = begin; at < end; at += kBlock) {
       const int64_t count = std::min(kBlock, end - at);
@@ -54,8 +36,13 @@ void random_uniform(Cpu, T* y, int64_t n, uint64_t seed, uint64_t stream, uint64
 
 template <class T>
 void random_normal(Cpu, T* y, int64_t n, uint64_t seed, uint64_t stream, uint64_t position) {
-  parallel_ranges(n, kDrawGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) y[i] = static_cast<T>(philox_normal(seed, stream, position + i));
+  parallel_ranges(n, kDrawGrain, [=](int64_t begin, int64_t end) {
+    UniformPair pairs[kBlock];  // drawn apart from the logarithms, so that the drawing is vector code
+    for (int64_t at = begin; at < end; at += kBlock) {
+      const int64_t count = std::min(kBlock, end - at);
+      for (int64_t i = 0; i < count; ++i) pairs[i] = philox_pair(seed, stream, position + at + i);
+      for (int64_t i = 0; i < count; ++i) y[at + i] = static_cast<T>(box_muller(pairs[i]));
+    }
   });
 }
 
@@ -72,12 +59,13 @@ void dropout(Cpu, T* y, const T* x, int64_t n, int64_t group, double p, uint64_t
     });
     return;
   }
-  parallel_ranges(n, kDrawGrain, [&](int64_t begin, int64_t end) {
+  parallel_ranges(n, kDrawGrain, [=](int64_t begin, int64_t end) {
     double u[kBlock];
     for (int64_t at = begin; at < end; at += kBlock) {
       const int64_t count = std::min(kBlock, end - at);
       uniforms(u, count, seed, stream, position + at);
-      for (int64_t i = 0; i < count; ++i) y[at + i] = u[i] < p ? T(0) : x[at + i] * scale;
+      for (int64_t i = 0; i < count; ++i) u[i] = u[i] < p ? 0 : 1;
+      for (int64_t i = 0; i < count; ++i) y[at + i] = static_cast<T>(u[i]) != 0 ? x[at + i] * scale : T(0);
     }
   });
 }

@@ -28,6 +28,15 @@ void add_rows(double* total, const T* x, int64_t rows, int64_t inner) {
   }
 }
 
+// y[i] = scale * sum over r < rows of x[r, i]; total is scratch of y's size.
+template <class T, class From>
+void sum_columns(T* y, std::vector<double>& total, const From* x, int64_t rows, double scale) {
+  const int64_t inner = static_cast<int64_t>(total.size());
+  std::fill(total.begin(), total.end(), 0.0);
+  add_rows(total.data(), x, rows, inner);
+  for (int64_t i = 0; i < inner; ++i) y[i] = static_cast<T>(scale * total[i]);
+}
+
 // Sums over contiguous rows of n.
 template <class T>
 void sum_rows(T* y, const T* x, int64_t outer, int64_t n, double scale) {
@@ -53,21 +62,22 @@ void sum_rows(T* y, const T* x, int64_t outer, int64_t n, double scale) {
 template <class T>
 void sum_axis(Cpu, T* y, const T* x, int64_t outer, int64_t n, int64_t inner, double scale) {
   if (inner == 1) return sum_rows(y, x, outer, n, scale);
-  const int64_t grain = std::max<int64_t>(4, 4 * cpu::row_grain(inner));
-  const int64_t chunks = std::max<int64_t>(1, (n + grain - 1) / grain);
+  const int64_t grain = std::max<int64_t>(4, 4 * cpu::row_grain(inner)), chunks = (n + grain - 1) / grain;
+  if (chunks <= 1) {
+    parallel_ranges(outer, cpu::row_grain(n * inner), [&](int64_t begin, int64_t end) {
+      std::vector<double> total(inner);
+      for (int64_t o = begin; o < end; ++o) sum_columns(y + o * inner, total, x + o * n * inner, n, scale);
+    });
+    return;
+  }
   std::vector<double> partial(outer * chunks * inner, 0.0);
-  // Whole outer slices are gathered into a task when they are small.
-  parallel_ranges(outer * chunks, chunks > 1 ? 1 : cpu::row_grain(n * inner), [&](int64_t first, int64_t last) {
-    for (int64_t task = first; task < last; ++task) {
-      const int64_t o = task / chunks, begin = task % chunks * grain, end = std::min(n, begin + grain);
-      add_rows(partial.data() + task * inner, x + (o * n + begin) * inner, end - begin, inner);
-    }
+  parallel_for(outer * chunks, [&](int64_t task) {
+    const int64_t o = task / chunks, begin = task % chunks * grain, end = std::min(n, begin + grain);
+    add_rows(partial.data() + task * inner, x + (o * n + begin) * inner, end - begin, inner);
   });
   std::vector<double> total(inner);
   for (int64_t o = 0; o < outer; ++o) {
-    std::fill(total.begin(), total.end(), 0.0);
-    add_rows(total.data(), partial.data() + o * chunks * inner, chunks, inner);
-    for (int64_t i = 0; i < inner; ++i) y[o * inner + i] = static_cast<T>(scale * total[i]);
+    sum_columns(y + o * inner, total, partial.data() + o * chunks * inner, chunks, scale);
   }
 }
 
@@ -84,7 +94,7 @@ void broadcast_axis(Cpu, T* y, const T* x, int64_t outer, int64_t n, int64_t inn
     });
     return;
   }
-  parallel_ranges(outer * n, cpu::row_grain(inner), [&](int64_t begin, int64_t end) {
+  parallel_ranges(outer * n, cpu::row_grain(inner), [=](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const T* from = x + row / n * inner;
       T* to = y + row * inner;

@@ -10,8 +10,11 @@
 
 namespace addp {
 
-// One Philox block: four 32-bit words from a 128-bit counter and a 64-bit key.
-inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+// One Philox block: four 32-bit words from a 128-bit counter and a 64-bit key. Inlined and unrolled, so that loops over
+// counters become vector code.
+[[gnu::always_inline]] inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter,
+                                                             std::array<uint32_t, 2> key) {
+#pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
     const uint64_t a = uint64_t{0xD2511F53u} * counter[0], b = uint64_t{0xCD9E8D57u} * counter[2];
     counter = {static_cast<uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(b),
@@ -22,23 +25,29 @@ inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::arra
   return counter;
 }
 
-// The 53-bit uniform number in [0, 1) number `index` of stream (seed, stream). All draws below are functions of it.
-inline double philox_uniform(uint64_t seed, uint64_t stream, uint64_t index) {
+// Two independent 53-bit uniform numbers in [0, 1) for number `index` of stream (seed, stream).
+struct UniformPair {
+  double u, v;
+};
+[[gnu::always_inline]] inline UniformPair philox_pair(uint64_t seed, uint64_t stream, uint64_t index) {
   const auto words = philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
                              static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
                             {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  return static_cast<double>((uint64_t{words[0]} << 21) ^ (words[1] >> 11)) * 0x1.0p-53;
+  return {static_cast<double>((uint64_t{words[0]} << 21) ^ (words[1] >> 11)) * 0x1.0p-53,
+          static_cast<double>((uint64_t{words[2]} << 21) ^ (words[3] >> 11)) * 0x1.0p-53};
 }
 
-// The standard normal number of the same index (Box and Muller 1958): the block's first two words give the radius, the
-// other two the angle.
+// A standard normal number (Box and Muller 1958): u gives the radius, v the angle. 1 - u is exact and not 0.
+inline double box_muller(UniformPair pair) {
+  return std::sqrt(-2 * std::log(1 - pair.u)) * std::cos(6.283185307179586 * pair.v);
+}
+
+// All draws of uniform and normal numbers are these functions of the index.
+inline double philox_uniform(uint64_t seed, uint64_t stream, uint64_t index) {
+  return philox_pair(seed, stream, index).u;
+}
 inline double philox_normal(uint64_t seed, uint64_t stream, uint64_t index) {
-  const auto words = philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
-                             static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
-                            {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  const double u = static_cast<double>((uint64_t{words[0]} << 21) ^ (words[1] >> 11)) * 0x1.0p-53;
-  const double v = static_cast<double>((uint64_t{words[2]} << 21) ^ (words[3] >> 11)) * 0x1.0p-53;
-  return std::sqrt(-2 * std::log1p(-u)) * std::cos(6.283185307179586 * v);
+  return box_muller(philox_pair(seed, stream, index));
 }
 
 class Rng {

@@ -87,6 +87,7 @@ static Config tiny() {
   c.vqgan = vqgan(32, {1, 1, 1}, 1, 24, 8);
   c.predictor = c.model = {.width = 32, .depth = 2, .heads = 4, .decoder_depth = 1, .decoder_heads = 2};
   c.sampler.steps = 4;
+  c.tokenizer.ndf = 8;
   c.train_vqgan = stage(20, 8, 2, 3e-2);
   c.train_predictor = stage(20, 8, 2, 3e-2);
   c.train_addp = stage(20, 8, 2, 3e-2);

@@ -14,7 +14,8 @@ std::shared_ptr<const Dataset> open_training_data(const std::string& spec, int64
 // Images begin..end-1 of a data set in their own order, padded or resized, without augmentation.
 Batch read_batch(const Dataset& data, int64_t begin, int64_t end, int64_t image_size);
 
-// `count` images of the test split, spread evenly over it. Throws Error(data) when there are fewer.
+// `count` images of the test split, spread evenly over it, or all where there are fewer. Throws Error(data) when there
+// is none.
 Batch test_images(const std::string& spec, int64_t count, int64_t image_size);
 
 }  // namespace addp

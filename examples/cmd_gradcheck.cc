@@ -18,7 +18,8 @@ namespace {
 
 constexpr double kTolerance = 1e-6;
 constexpr Options kDouble{DType::f64, Device::cpu};
-constexpr int64_t kSamples = 4;  // elements compared per parameter of a model
+constexpr int64_t kSamples = 2;      // elements compared per parameter of a model
+constexpr double kShortStep = 1e-6;  // for models with kinks (LeakyReLU), which a step must not cross
 
 class Table {
  public:
@@ -76,8 +77,13 @@ void shake(Module& module, Rng rng) {
   }
 }
 
-std::vector<NamedVar> without_codebook(std::vector<NamedVar> list) {
-  std::erase_if(list, [](const NamedVar& p) { return p.name == "quantize.embedding.weight"; });
+// Parameters whose gradient is stopped somewhere on purpose, where a difference quotient sees more than the gradient
+// does: the codebook (codes jump), and the word embeddings, which the heads read detached.
+std::vector<NamedVar> without_stopped(std::vector<NamedVar> list) {
+  std::erase_if(list, [](const NamedVar& p) {
+    return p.name == "quantize.embedding.weight" || p.name == "token_emb.weight" ||
+           p.name == "token_emb.word_embeddings.weight";
+  });
   return list;
 }
 
@@ -93,7 +99,7 @@ void check_models(Table& table, const Rng& rng) {
   // Codes do not move with the weights: the decoder is checked on the continuous latent, which is what the
   // straight-through estimator differentiates.
   table.add("vqgan", gradcheck([&] { return weighted_sum(vqgan.decode(vqgan.encode(Var(image)))); },
-                               without_codebook(parameters(vqgan)), kSamples));
+                               without_stopped(parameters(vqgan)), kSamples));
 
   Discriminator discriminator({3, 8, 2}, kDouble);
   initialize(discriminator, rng.fork("discriminator"));
@@ -101,22 +107,22 @@ void check_models(Table& table, const Rng& rng) {
                             [&] {
                               return weighted_sum(discriminator(Var(image), Mode{true, nullptr}));
                             },
-                            parameters(discriminator), kSamples));
+                            parameters(discriminator), kSamples, kShortStep));
 
   const Tensor codes = vqgan.encode_codes(Var(image));
   TokenPredictor predictor(config, kDouble);
   initialize(predictor, rng.fork("predictor"));
   shake(predictor, rng.fork("shake"));
   const MageMasks mage = draw_mage_masks(B, L, config.masking, numbers, kDouble);
-  table.add("token predictor",
-            gradcheck([&] { return predictor.forward(codes, mage).loss; }, parameters(predictor), kSamples));
+  table.add("token predictor", gradcheck([&] { return predictor.forward(codes, mage).loss; },
+                                         without_stopped(parameters(predictor)), kSamples));
 
   Addp model(config, kDouble);
   initialize(model, rng.fork("addp"));
   shake(model, rng.fork("shake"));
   const NestedMasks masks = draw_nested_masks(B, L, config.masking, numbers, kDouble);
   table.add("addp", gradcheck([&] { return training_step(model, vqgan, predictor, codes, masks).loss; },
-                              parameters(model), kSamples));
+                              without_stopped(parameters(model)), kSamples));
 
   VisionTransformer classifier(classifier_config(config, 10), kDouble);
   initialize(classifier, rng.fork("classifier"));

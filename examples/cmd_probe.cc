@@ -49,8 +49,9 @@ int cmd_probe(const ProbeOptions& options) {
   const RunConfig run = read_run_config(options.run);
   const auto model = load_addp(options.run);
   const int64_t size = run.config.image_size;
-  const auto train_data = open_dataset(options.data.data, Split::train, size);
-  const auto test_data = open_dataset(options.data.data, Split::test, size);
+  const std::string data = options.data.data.empty() ? run.data : options.data.data;
+  const auto train_data = open_dataset(data, Split::train, size);
+  const auto test_data = open_dataset(data, Split::test, size);
   const int64_t train_count = options.train > 0 ? std::min(options.train, train_data->size()) : train_data->size();
   const int64_t test_count = options.test > 0 ? std::min(options.test, test_data->size()) : test_data->size();
   Examples train, test;

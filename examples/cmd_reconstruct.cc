@@ -22,7 +22,9 @@ int cmd_reconstruct(const ReconstructOptions& options) {
   NoGrad no_grad;
   const RunConfig run = read_run_config(options.run);
   const auto vqgan = load_vqgan(options.run);
-  const Tensor images = test_images(options.data.data, options.count, run.config.image_size).images;
+  const Tensor images =
+      test_images(options.data.data.empty() ? run.data : options.data.data, options.count, run.config.image_size)
+          .images;
   const Tensor codes = vqgan->encode_codes(Var(images)), decoded = decode_codes(*vqgan, codes);
 
   const Var difference = sub(Var(decoded), Var(images));

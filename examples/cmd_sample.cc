@@ -71,7 +71,12 @@ int cmd_sample(const SampleOptions& options) {
   const int64_t L = run.config.tokens(), grid = run.config.grid();
   const bool inpaint = !options.inpaint.empty();
   Tensor originals;
-  if (inpaint) originals = test_images(options.data.data, options.count, run.config.image_size).images;
+  if (inpaint) {
+    const std::string data = options.data.data.empty() ? run.data : options.data.data;
+    originals = test_images(data, options.count, run.config.image_size).images;
+    check_as(ErrorKind::usage, originals.dim(0) == options.count, "--count ", options.count, ": ", data, " has ",
+             originals.dim(0), " test images to inpaint");
+  }
 
   Rng rng = Rng(options.common.seed).fork("sample");
   AlternationStrip strip(6);

@@ -60,15 +60,12 @@ class RunningMeans {
   int count_ = 0;
 };
 
-void check_finite(const Scalars& values, int64_t step, const std::string& run) {
-  for (const auto& [name, value] : values) {
-    if (std::isfinite(value)) continue;
-    const std::vector<int64_t> saved = checkpoint_steps(run);
-    fail(ErrorKind::non_finite, "step ", step, ": '", name, "' is ", value, ". ",
-         saved.empty() ? std::string("No checkpoint was saved yet.")
-                       : concat_text("The checkpoint of step ", saved.back(), " is kept."),
-         " Try a lower --lr, a longer warm-up, or a smaller clip_norm; for data, `addp data check`.");
-  }
+[[noreturn]] void fail_non_finite(int64_t step, const std::string& what, const std::string& run) {
+  const std::vector<int64_t> saved = checkpoint_steps(run);
+  fail(ErrorKind::non_finite, "step ", step, ": ", what, ". ",
+       saved.empty() ? std::string("No checkpoint was saved yet.")
+                     : concat_text("The checkpoint of step ", saved.back(), " is kept."),
+       " Try a lower --lr, a longer warm-up, or a smaller clip_norm; for data, `addp data check`.");
 }
 
 // One run: everything that lives as long as the loop.
@@ -93,8 +90,7 @@ class Training {
     for (int64_t step = start; step < recipe_.steps; ++step) {
       const Batch batch = loader.next();
       Rng step_rng = rng.fork(static_cast<uint64_t>(step));
-      const Scalars values = stage_->step(batch, step, step_rng);
-      check_finite(values, step + 1, folder_.path());
+      const Scalars values = finite_step(batch, step, step_rng);
       means.add(values);
       progress.update(step + 1, values, batch.images.dim(0));
       const bool last = step + 1 == recipe_.steps;
@@ -108,6 +104,21 @@ class Training {
   }
 
  private:
+  // A step whose loss, gradients and figures are all finite.
+  Scalars finite_step(const Batch& batch, int64_t step, Rng& rng) {
+    Scalars values;
+    try {
+      values = stage_->step(batch, step, rng);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::non_finite) throw;
+      fail_non_finite(step + 1, error.what(), folder_.path());
+    }
+    for (const auto& [name, value] : values) {
+      if (!std::isfinite(value)) fail_non_finite(step + 1, concat_text("'", name, "' is ", value), folder_.path());
+    }
+    return values;
+  }
+
   LoaderOptions loader_options() const {
     LoaderOptions options;
     options.batch_size = recipe_.batch;
@@ -164,7 +175,7 @@ class Training {
   Batch test_batch_;
 };
 
-// A resumed run goes on with the configuration it was started with; only the number of steps may be raised by flags.
+// A resumed run goes on with exactly the configuration it was started with.
 RunConfig configuration(const TrainOptions& options, const RunFolder& folder) {
   RunConfig run{resolve_config(options.config, options.stage),
                 options.stage,

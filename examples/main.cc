@@ -30,10 +30,12 @@ void add_common(CLI::App* app, CommonOptions& o) {
   app->add_option("--seed", o.seed, "every random number follows from it")->capture_default_str();
 }
 
-void add_data(CLI::App* app, DataOptions& o) {
-  app->add_option("--data", o.data, "fashion-mnist, shapes, or a folder (IDX, CIFAR, or one sub-folder per class)")
-      ->capture_default_str();
-  app->add_option("--limit", o.limit, "use only the first N training images")->check(CLI::NonNegativeNumber);
+constexpr const char* kDataHelp = "fashion-mnist, shapes, or a folder (IDX, CIFAR, or one sub-folder per class)";
+
+// Of commands that use a trained run.
+void add_run_data(CLI::App* app, DataOptions& o) {
+  o.data.clear();
+  app->add_option("--data", o.data, std::string(kDataHelp) + "; default: the run's");
 }
 
 void add_train(CLI::App& app, TrainOptions& o) {
@@ -48,7 +50,8 @@ void add_train(CLI::App& app, TrainOptions& o) {
   train->add_option("--config", o.config.file, "JSON file of configuration fields, over the preset");
   train->add_option("--set", o.config.set,
                     "name=value, over everything (repeatable; all names are in the run folder's config.json)");
-  add_data(train, o.data);
+  train->add_option("--data", o.data.data, kDataHelp)->capture_default_str();
+  train->add_option("--limit", o.data.limit, "use only the first N training images")->check(CLI::NonNegativeNumber);
   train->add_option("--tokenizer", o.tokenizer, "run folder of the VQGAN (predictor, addp)");
   train->add_option("--predictor", o.predictor, "run folder of the token predictor (addp)");
   train->add_option("--lpips", o.lpips, "safetensors with VGG16 and LPIPS weights (vqgan); without: L1 + GAN only");
@@ -86,7 +89,7 @@ void add_sample(CLI::App& app, SampleOptions& o) {
   sample->add_flag("--soft-end", o.soft_end, "as the official sampler: leave the last soft token in the final image");
   sample->add_option("--inpaint", o.inpaint, "keep this part of test images and sample the rest")
       ->check(CLI::IsMember({"left", "top", "border", "center"}));
-  add_data(sample, o.data);
+  add_run_data(sample, o.data);
   add_common(sample, o.common);
 }
 
@@ -95,7 +98,7 @@ void add_reconstruct(CLI::App& app, ReconstructOptions& o) {
   reconstruct->add_option("--run", o.run, "run folder of `train vqgan`")->required();
   reconstruct->add_option("--out", o.out, "folder for the picture; default RUN/samples");
   reconstruct->add_option("--count", o.count, "how many images")->check(CLI::Range(1, 4096))->capture_default_str();
-  add_data(reconstruct, o.data);
+  add_run_data(reconstruct, o.data);
   add_common(reconstruct, o.common);
 }
 
@@ -106,7 +109,7 @@ void add_probe(CLI::App& app, ProbeOptions& o) {
   probe->add_option("--test", o.test, "test images; 0: all")->check(CLI::NonNegativeNumber);
   probe->add_option("--steps", o.steps, "of training the classifier; 0: the configuration's")
       ->check(CLI::NonNegativeNumber);
-  add_data(probe, o.data);
+  add_run_data(probe, o.data);
   add_common(probe, o.common);
 }
 

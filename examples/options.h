@@ -22,8 +22,8 @@ struct ConfigOptions {
 };
 
 struct DataOptions {
-  std::string data = "fashion-mnist";  // fashion-mnist | shapes | a folder
-  int64_t limit = 0;                   // use the first N training images only; 0: all
+  std::string data = "fashion-mnist";  // fashion-mnist | shapes | a folder; empty: what the run was trained on
+  int64_t limit = 0;                   // train: use the first N training images only; 0: all
 };
 
 struct TrainOptions {

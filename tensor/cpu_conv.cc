@@ -6,6 +6,9 @@
 //   of weights        per image, dy and x are transposed to channels-last; a shifted view of x is then a packed operand
 //                     as it stands. A fixed number of partial sums over images are added in order.
 #include <algorithm>
+#include <array>
+#include <numeric>
+#include <vector>
 
 #include "tensor/cpu_tile.h"
 #include "tensor/dispatch.h"
@@ -24,81 +27,123 @@ using cpu::Part;
 constexpr int64_t kBlockPixels = 256;  // of the output, per task of the forward pass
 constexpr int64_t kMaxPartials = 8;    // of the gradient of the weights
 
-// The rows of a matrix A [rows, K], packed tile by tile; a(i, k) reads an element.
+// Weights as a matrix [rows, channels * taps], packed tile by tile. at(t) is tile t.
 template <class T>
-struct PackedRows {
+struct PackedWeight {
   T* data;
   int64_t rows, K, tiles;
 
-  PackedRows(T* data, int64_t rows, int64_t K) : data(data), rows(rows), K(K), tiles(ceil_div(rows, kTileRows)) {}
-  static int64_t size(int64_t rows, int64_t K) { return ceil_div(rows, kTileRows) * K * kPanelRows<T>; }
+  PackedWeight(int64_t rows, int64_t channels, int64_t taps)
+      : rows(rows), K(channels * taps), tiles(ceil_div(rows, kTileRows)) {
+    data = cpu::scratch<T>(cpu::Slot::shared, tiles * K * kPanelRows<T>);
+  }
   Part tile(int64_t t) const { return Part(rows, tiles, t); }
-  const T* at(int64_t t) const { return data + t * K * kPanelRows<T>; }
+  T* at(int64_t t) const { return data + t * K * kPanelRows<T>; }
 
-  template <class F>
-  void pack(F a) const {
+  // Element (i, channel, tap) is weight[i * row_step + channel * channel_step + tap_offset[tap]].
+  void pack(const T* weight, int64_t row_step, int64_t channel_step, const std::vector<int64_t>& tap_offset) const {
+    const int64_t taps = static_cast<int64_t>(tap_offset.size());
     parallel_for(tiles, [&](int64_t t) {
       const Part part = tile(t);
-      T* to = data + t * K * kPanelRows<T>;
       for (int64_t i = 0; i < part.size; ++i) {
-        for (int64_t k = 0; k < K; ++k) to[k * kPanelRows<T> + i] = a(part.begin + i, k);
+        const T* from = weight + (part.begin + i) * row_step;
+        T* to = at(t) + i;
+        for (int64_t k = 0; k < K; k += taps, from += channel_step) {
+          for (int64_t tap = 0; tap < taps; ++tap, to += kPanelRows<T>) *to = from[tap_offset[tap]];
+        }
       }
     });
   }
 };
 
-// Input rows [first, first + rows) of all channels of one image, with zeros around: [Ci, rows, width]. Coordinates are
-// those of the unpadded input; the first column is -pad_left.
+// Zero-padded rows of all channels of one image, [Ci, rows, row_size]. The columns of a row are dealt out to `phases`
+// parts, column x to place x / phases of part x % phases: with phases = stride, what a tap reads lies side by side.
 template <class T>
-void copy_padded(T* to, const T* x, const ConvShape& s, int64_t first, int64_t rows, int64_t width) {
-  const int64_t begin = std::clamp<int64_t>(s.pad_left, 0, width);
-  const int64_t end = std::clamp<int64_t>(s.Wi + s.pad_left, begin, width);
-  for (int64_t c = 0; c < s.Ci; ++c) {
-    for (int64_t r = first; r < first + rows; ++r, to += width) {
-      if (r < 0 || r >= s.Hi) {
-        std::fill_n(to, width, T(0));
-        continue;
+struct PaddedImage {
+  T* data;
+  int64_t rows, phases, part_size, row_size;
+
+  // `width` columns from -pad_left on.
+  PaddedImage(int64_t rows, int64_t width, int64_t phases)
+      : data(nullptr), rows(rows), phases(phases), part_size(ceil_div(width, phases)), row_size(part_size * phases) {}
+  int64_t size(int64_t channels) const { return channels * rows * row_size; }
+  int64_t place(int64_t column) const { return column % phases * part_size + column / phases; }
+
+  // Input rows from `first` on, which may lie outside the image.
+  void fill(const T* x, const ConvShape& s, int64_t first) const {
+    T* to = data;
+    for (int64_t c = 0; c < s.Ci; ++c) {
+      for (int64_t r = first; r < first + rows; ++r, to += row_size) {
+        const bool inside = r >= 0 && r < s.Hi;
+        for (int64_t phase = 0; phase < phases; ++phase) {
+          fill_part(to + phase * part_size, inside ? x + (c * s.Hi + r) * s.Wi : nullptr, phase - s.pad_left, s.Wi);
+        }
       }
-      std::fill_n(to, begin, T(0));
-      std::copy_n(x + (c * s.Hi + r) * s.Wi + begin - s.pad_left, end - begin, to + begin);
-      std::fill_n(to + end, width - end, T(0));
     }
   }
-}
 
-// The patches of `pixels` consecutive output pixels from `pixel` on, as a panel [Ci * kh * kw, kPanelCols]. image:
-// copy_padded with its first row at output row row0. Runs of one output row are copied in whole vectors, each
-// overwriting the excess of the one before; the image has a vector of slack behind it.
-template <class T>
-void pack_patches(T* panel, const T* image, const ConvShape& s, int64_t row0, int64_t rows, int64_t width,
-                  int64_t pixel, int64_t pixels) {
-  for (int64_t done = 0; done < pixels;) {
-    const int64_t row = (pixel + done) / s.Wo, column = (pixel + done) % s.Wo;
-    const int64_t run = std::min(pixels - done, s.Wo - column);
-    const T* from = image + (row - row0) * s.stride * width + column * s.stride;
-    T* to = panel + done;
-    // Excess that would leave the panel's row would hit finished columns of the next step: then 0, copy exactly.
-    int64_t whole = ceil_div(run, kRegisterLanes<T>) * kRegisterLanes<T>;
-    if (s.stride != 1 || done + whole > kPanelCols<T>) whole = 0;
-    for (int64_t c = 0; c < s.Ci; ++c, from += rows * width) {
-      for (int64_t ky = 0; ky < s.kh; ++ky) {
-        for (int64_t kx = 0; kx < s.kw; ++kx, to += kPanelCols<T>) {
-          const T* source = from + ky * width + kx;
-          if (whole == 2 * kRegisterLanes<T>) {
-            cpu::store_register(to, cpu::load_register(source));
-            cpu::store_register(to + kRegisterLanes<T>, cpu::load_register(source + kRegisterLanes<T>));
-          } else if (whole > 0) {
-            for (int64_t j = 0; j < run; j += kRegisterLanes<T>) {
-              cpu::store_register(to + j, cpu::load_register(source + j));
-            }
-          } else {
-            for (int64_t j = 0; j < run; ++j) to[j] = source[j * s.stride];
+ private:
+  // to[j] = from[start + j * phases] where that exists, else 0.
+  void fill_part(T* to, const T* from, int64_t start, int64_t Wi) const {
+    const auto first_at = [&](int64_t column) {
+      return std::clamp<int64_t>(ceil_div(std::max<int64_t>(column - start, 0), phases), 0, part_size);
+    };
+    const int64_t begin = from == nullptr ? part_size : first_at(0);
+    const int64_t end = from == nullptr ? part_size : std::max(begin, first_at(Wi));
+    std::fill_n(to, begin, T(0));
+    if (phases == 1) {
+      std::copy_n(from + (from == nullptr ? 0 : start + begin), end - begin, to + begin);
+    } else {
+      for (int64_t j = begin; j < end; ++j) to[j] = from[start + j * phases];
+    }
+    std::fill_n(to + end, part_size - end, T(0));
+  }
+};
+
+// A run of output pixels in one row: where its first one's patch starts in the image, and its column in the panel.
+struct Run {
+  int64_t from, to;
+};
+
+// The patches of `pixels` consecutive output pixels as a panel [Ci * kh * kw, kPanelCols]. Each run is copied in whole
+// vectors; the excess is overwritten by the next run or, at the end of a row of the panel, by the next row. So panel
+// and image need kPanelCols elements of slack behind them.
+template <class T, int vectors>
+void pack_runs(T* panel, const PaddedImage<T>& image, const ConvShape& s, const Run* runs, int64_t count) {
+  for (int64_t c = 0; c < s.Ci; ++c) {
+    for (int64_t ky = 0; ky < s.kh; ++ky) {
+      const T* row = image.data + (c * image.rows + ky) * image.row_size;
+      for (int64_t kx = 0; kx < s.kw; ++kx, panel += kPanelCols<T>) {
+        const T* from = row + (image.phases == 1 ? kx : image.place(kx));
+        for (int64_t r = 0; r < count; ++r) {
+#pragma GCC unroll 4
+          for (int v = 0; v < vectors; ++v) {
+            const int64_t j = v * kRegisterLanes<T>;
+            cpu::store_register(panel + runs[r].to + j, cpu::load_register(from + runs[r].from + j));
           }
         }
       }
     }
-    done += run;
   }
+}
+
+// `pixel` counts from the first output row of the image's rows.
+template <class T>
+void pack_patches(T* panel, const PaddedImage<T>& image, const ConvShape& s, int64_t pixel, int64_t pixels) {
+  Run runs[kPanelCols<T>];
+  int64_t count = 0, longest = 0;
+  for (int64_t done = 0; done < pixels;) {
+    const int64_t row = (pixel + done) / s.Wo, column = (pixel + done) % s.Wo;
+    const int64_t size = std::min(pixels - done, s.Wo - column);
+    runs[count++] = {row * s.stride * image.row_size + column, done};
+    longest = std::max(longest, size);
+    done += size;
+  }
+  static constexpr auto pack = []<size_t... V>(std::index_sequence<V...>) {
+    return std::array{&pack_runs<T, static_cast<int>(V) + 1>...};
+  }
+  (std::make_index_sequence<cpu::kPanelVectors>());
+  pack[ceil_div(longest, kRegisterLanes<T>) - 1](panel, image, s, runs, count);
 }
 
 // Where output pixel (row, column) lies in a plane of the result: first + (row * width + column) * step.
@@ -107,32 +152,30 @@ struct Grid {
 };
 
 template <class T>
-void convolve(T* y, const T* x, const PackedRows<T>& weight, const T* bias, const ConvShape& s, const Grid& grid) {
+void convolve(T* y, const T* x, const PackedWeight<T>& weight, const T* bias, const ConvShape& s, const Grid& grid) {
   const int64_t block_rows = std::clamp<int64_t>(kBlockPixels / s.Wo, 1, s.Ho), blocks = ceil_div(s.Ho, block_rows);
-  const int64_t width = (s.Wo - 1) * s.stride + s.kw;
   parallel_for(s.B * blocks, [&](int64_t task) {
-    const int64_t b = task / blocks;
-    const Part out(s.Ho, blocks, task % blocks);
-    const int64_t rows = (out.size - 1) * s.stride + s.kh;
-    T* panel = cpu::scratch<T>(cpu::Slot::task,
-                               (weight.K + kTileRows) * kPanelCols<T> + s.Ci * rows * width + kRegisterLanes<T>);
-    T* tile = panel + weight.K * kPanelCols<T>;
-    T* image = tile + kTileRows * kPanelCols<T>;
-    copy_padded(image, x + b * s.Ci * s.Hi * s.Wi, s, out.begin * s.stride - s.pad_top, rows, width);
-    const int64_t end = (out.begin + out.size) * s.Wo;
-    for (int64_t p = out.begin * s.Wo; p < end; p += kPanelCols<T>) {
-      const int64_t n = std::min<int64_t>(kPanelCols<T>, end - p);
-      pack_patches(panel, image, s, out.begin, rows, width, p, n);
+    const int64_t b = task / blocks, first = Part(s.Ho, blocks, task % blocks).begin * s.Wo;
+    const int64_t rows = Part(s.Ho, blocks, task % blocks).size, pixels = rows * s.Wo;
+    PaddedImage<T> image((rows - 1) * s.stride + s.kh, (s.Wo - 1) * s.stride + s.kw, s.stride);
+    T* panel = cpu::scratch<T>(cpu::Slot::task, (weight.K + 1 + kTileRows + 1) * kPanelCols<T> + image.size(s.Ci));
+    T* tile = panel + (weight.K + 1) * kPanelCols<T>;
+    image.data = tile + kTileRows * kPanelCols<T>;
+    image.fill(x + b * s.Ci * s.Hi * s.Wi, s, first / s.Wo * s.stride - s.pad_top);
+    for (int64_t p = 0; p < pixels; p += kPanelCols<T>) {
+      const int64_t n = std::min<int64_t>(kPanelCols<T>, pixels - p);
+      pack_patches(panel, image, s, p, n);
       for (int64_t t = 0; t < weight.tiles; ++t) {
         const Part co = weight.tile(t);
         T* plane = y + (b * s.Co + co.begin) * grid.plane;
         // With step 1 the pixels are adjacent in the result.
-        T* to = grid.step == 1 ? plane + p : tile;
+        T* to = grid.step == 1 ? plane + first + p : tile;
         const int64_t to_step = grid.step == 1 ? grid.plane : kPanelCols<T>;
         for (int64_t i = 0; bias != nullptr && i < co.size; ++i) std::fill_n(to + i * to_step, n, bias[co.begin + i]);
         cpu::multiply_tile(to, to_step, weight.at(t), {weight.K, kPanelRows<T>}, panel, co.size, n, bias != nullptr);
         for (int64_t j = 0; grid.step != 1 && j < n; ++j) {
-          T* at = plane + grid.first + ((p + j) / s.Wo * grid.width + (p + j) % s.Wo) * grid.step;
+          const int64_t pixel = first + p + j;
+          T* at = plane + grid.first + (pixel / s.Wo * grid.width + pixel % s.Wo) * grid.step;
           for (int64_t i = 0; i < co.size; ++i) at[i * grid.plane] = tile[i * kPanelCols<T> + j];
         }
       }
@@ -157,13 +200,14 @@ struct Phase {
 // order.
 template <class T>
 void backward_phase(T* dx, const T* dy, const T* weight, const ConvShape& s, const Phase& v, const Phase& h) {
-  const int64_t taps = v.count * h.count, K = s.Co * taps;
-  const PackedRows<T> packed(cpu::scratch<T>(cpu::Slot::shared, PackedRows<T>::size(s.Ci, K)), s.Ci, K);
-  packed.pack([&](int64_t ci, int64_t k) {
-    const int64_t tap = taps - 1 - k % taps;
-    const int64_t ky = v.first + tap / h.count * s.stride, kx = h.first + tap % h.count * s.stride;
-    return weight[((k / taps * s.Ci + ci) * s.kh + ky) * s.kw + kx];
-  });
+  std::vector<int64_t> tap_offset;
+  for (int64_t y = v.count - 1; y >= 0; --y) {
+    for (int64_t x = h.count - 1; x >= 0; --x) {
+      tap_offset.push_back((v.first + y * s.stride) * s.kw + h.first + x * s.stride);
+    }
+  }
+  const PackedWeight<T> packed(s.Ci, s.Co, v.count * h.count);
+  packed.pack(weight, s.kh * s.kw, s.Ci * s.kh * s.kw, tap_offset);
   const ConvShape t{s.B, s.Co, s.Ho, s.Wo, s.Ci, v.count, h.count, 1, v.pad, h.pad, v.outputs, h.outputs};
   convolve<T>(dx, dy, packed, nullptr, t, {s.Hi * s.Wi, s.Wi, s.stride, v.phase * s.Wi + h.phase});
 }
@@ -174,14 +218,14 @@ void weight_sums(T* sum, const T* dy, const T* x, const ConvShape& s, Part image
   const int64_t pixels = s.Ho * s.Wo, panels = ceil_div(s.Co, kPanelCols<T>);
   const int64_t width = (s.Wo - 1) * s.stride + s.kw, rows = (s.Ho - 1) * s.stride + s.kh;
   const int64_t channels = ceil_div(s.Ci, kRegisterLanes<T>) * kRegisterLanes<T>;  // whole vectors
-  T* right = cpu::scratch<T>(cpu::Slot::task,
-                             panels * pixels * kPanelCols<T> + rows * width * (channels + s.Ci));  // dy, channels-last
-  T* last = right + panels * pixels * kPanelCols<T>;                                               // x, channels-last
-  T* padded = last + rows * width * channels;
+  PaddedImage<T> padded(rows, width, 1);
+  T* right = cpu::scratch<T>(cpu::Slot::task, panels * pixels * kPanelCols<T> + rows * width * (channels + s.Ci));
+  T* last = right + panels * pixels * kPanelCols<T>;  // x, channels-last
+  padded.data = last + rows * width * channels;
   const int64_t tiles = ceil_div(s.Ci, kTileRows);
   for (int64_t b = images.begin; b < images.begin + images.size; ++b) {
-    copy_padded(padded, x + b * s.Ci * s.Hi * s.Wi, s, -s.pad_top, rows, width);
-    cpu::transpose<true>(last, channels, padded, rows * width, s.Ci, rows * width);
+    padded.fill(x + b * s.Ci * s.Hi * s.Wi, s, -s.pad_top);
+    cpu::transpose<true>(last, channels, padded.data, rows * width, s.Ci, rows * width);
     for (int64_t p = 0, co = 0; p < panels; ++p, co += kPanelCols<T>) {
       cpu::transpose<true>(right + p * pixels * kPanelCols<T>, kPanelCols<T>, dy + (b * s.Co + co) * pixels, pixels,
                            std::min<int64_t>(kPanelCols<T>, s.Co - co), pixels);
@@ -205,9 +249,11 @@ void weight_sums(T* sum, const T* dy, const T* x, const ConvShape& s, Part image
 
 template <class T>
 void conv2d_fwd(Cpu, T* y, const T* x, const T* weight, const T* bias, const ConvShape& s) {
-  const int64_t K = s.Ci * s.kh * s.kw;
-  const PackedRows<T> packed(cpu::scratch<T>(cpu::Slot::shared, PackedRows<T>::size(s.Co, K)), s.Co, K);
-  packed.pack([&](int64_t co, int64_t k) { return weight[co * K + k]; });
+  const int64_t taps = s.kh * s.kw;
+  std::vector<int64_t> tap_offset(taps);
+  std::iota(tap_offset.begin(), tap_offset.end(), 0);
+  const PackedWeight<T> packed(s.Co, s.Ci, taps);
+  packed.pack(weight, s.Ci * taps, taps, tap_offset);
   convolve(y, x, packed, bias, s, {s.Ho * s.Wo, s.Wo, 1, 0});
 }
 

@@ -42,13 +42,21 @@ Var classifier_loss(Golden& golden, const Var& logits, Options options) {
                        golden.number_after("vit_weights", "label_smoothing", ""));
 }
 
+// sin(a * n + b). The product is rounded before the sum, as in the reference: n reaches millions, so a fused
+// multiply-add would move the sine by 4e-9 and the losses by more than the float64 tolerance.
+double sine(double a, double n, double b) {
+  const volatile double product = a * n;
+  return std::sin(product + b);
+}
+
 // The reference's stand-in for VGG16's weights: sines of the flat index i and the parameter's number k.
 double lpips_weight(const std::string& name, const Shape& shape, int64_t i, int64_t k) {
   const double n = static_cast<double>(i), number = static_cast<double>(k);
-  if (name.starts_with("lin")) return 0.5 + 0.5 * std::sin(0.7 * n + number);
-  if (name.ends_with("bias")) return 0.1 * std::sin(1.3 * n + number);
+  if (name.starts_with("lin")) return 0.5 + 0.5 * sine(0.7, n, number);
+  if (name.ends_with("bias")) return 0.1 * sine(1.3, n, number);
+  const volatile double offset = 78.233 * number;
   const double fan_in = static_cast<double>(shape.numel() / shape[0]);
-  return std::sin(12.9898 * n + 78.233 * number) * std::sqrt(2.0) * std::sqrt(2.0 / fan_in);
+  return sine(12.9898, n, offset) * std::sqrt(2.0) * std::sqrt(2.0 / fan_in);
 }
 
 // lpips_parameters: "0:net.slice1.0.weight;1:..." gives each name its number.

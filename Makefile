@@ -96,7 +96,7 @@ test: setup
 	@$(TESTS)
 
 asan tsan: setup
-	@$(MAKE) -j$(JOBS) MODE=$@ build/$@/addp_tests
+	@$(MAKE) -j$(JOBS) MODE=$@ all
 	@ASAN_OPTIONS=detect_leaks=1 build/$@/addp_tests $(TEST_ARGS)
 
 format:

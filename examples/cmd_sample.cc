@@ -63,7 +63,9 @@ int cmd_sample(const SampleOptions& options) {
   NoGrad no_grad;
   const RunConfig run = read_run_config(options.run);
   const auto model = load_addp(options.run);
-  const auto vqgan = load_vqgan(options.tokenizer.empty() ? run.tokenizer : options.tokenizer);
+  const std::string tokenizer = options.tokenizer.empty() ? run.tokenizer : options.tokenizer;
+  const auto vqgan = load_vqgan(tokenizer);
+  check_fits(*vqgan, run.config, tokenizer);
   const SamplerConfig config = sampler_config(options, run.config.sampler);
   const std::string out = options.out.empty() ? options.run + "/samples" : options.out;
   std::filesystem::create_directories(out + "/images");

@@ -68,17 +68,28 @@ class RunningMeans {
        " Try a lower --lr, a longer warm-up, or a smaller clip_norm; for data, `addp data check`.");
 }
 
+// What a run reads, opened before its folder is made: a missing tokenizer or data set leaves nothing behind.
+struct Inputs {
+  Inputs(const TrainOptions& options, const RunConfig& run)
+      : stage(make_stage(run.config, options)),
+        data(open_training_data(run.data, run.config.image_size, run.limit)),
+        test_batch(test_images(run.data, 32, run.config.image_size)) {}
+  std::unique_ptr<Stage> stage;
+  std::shared_ptr<const Dataset> data;
+  Batch test_batch;
+};
+
 // One run: everything that lives as long as the loop.
 class Training {
  public:
-  Training(const TrainOptions& options, const RunConfig& run_config, RunFolder& folder)
+  Training(const TrainOptions& options, const RunConfig& run_config, Inputs inputs, RunFolder& folder)
       : options_(options),
         run_config_(run_config),
         recipe_(stage_config(run_config.config, options.stage)),
         folder_(folder),
-        stage_(make_stage(run_config.config, options)),
-        data_(open_training_data(run_config.data, run_config.config.image_size, run_config.limit)),
-        test_batch_(test_images(run_config.data, 32, run_config.config.image_size)) {}
+        stage_(std::move(inputs.stage)),
+        data_(std::move(inputs.data)),
+        test_batch_(std::move(inputs.test_batch)) {}
 
   // Returns false when a signal stopped it early.
   bool run() {
@@ -88,7 +99,7 @@ class Training {
     RunningMeans means;
     const Rng rng = Rng(run_config_.seed).fork("train " + options_.stage);
     for (int64_t step = start; step < recipe_.steps; ++step) {
-      const Batch batch = loader.next();
+      const Batch batch = next_batch(loader);
       Rng step_rng = rng.fork(static_cast<uint64_t>(step));
       const Scalars values = finite_step(batch, step, step_rng);
       means.add(values);
@@ -104,6 +115,14 @@ class Training {
   }
 
  private:
+  Batch next_batch(Loader& loader) const {
+    try {
+      return loader.next();
+    } catch (const Error& error) {
+      fail(error.kind(), error.what(), ". `addp data check ", run_config_.data, "` names every file like this.");
+    }
+  }
+
   // A step whose loss, gradients and figures are all finite.
   Scalars finite_step(const Batch& batch, int64_t step, Rng& rng) {
     Scalars values;
@@ -176,23 +195,14 @@ class Training {
 };
 
 // A resumed run goes on with exactly the configuration it was started with.
-RunConfig configuration(const TrainOptions& options, const RunFolder& folder) {
-  RunConfig run{resolve_config(options.config, options.stage),
-                options.stage,
-                options.data.data,
-                options.tokenizer,
-                options.predictor,
-                options.common.seed,
-                options.data.limit};
-  if (!folder.resumed_step()) return run;
+void check_same_run(const RunFolder& folder, const RunConfig& run) {
+  if (!folder.resumed_step()) return;
   const RunConfig old = read_run_config(folder.path());
-  check_as(ErrorKind::checkpoint, old.stage == options.stage, folder.path(), ": holds a run of stage ", old.stage,
-           ", not ", options.stage);
-  check_as(
-      ErrorKind::checkpoint, to_json(old) == to_json(run), folder.path(),
-      ": was started with another configuration, seed or data (compare its config.json); repeat the options it was "
-      "started with, or use another --run");
-  return run;
+  check_as(ErrorKind::checkpoint, old.stage == run.stage, folder.path(), ": holds a run of stage ", old.stage, ", not ",
+           run.stage);
+  check_as(ErrorKind::checkpoint, to_json(old) == to_json(run), folder.path(),
+           ": was started with another configuration (", differences(old, run),
+           "); repeat the options it was started with, or use another --run");
 }
 
 // curves.png: the loss over the steps.
@@ -212,9 +222,16 @@ int cmd_train(const TrainOptions& options, const std::vector<std::string>& argum
   const ExistingRun existing = options.resume      ? ExistingRun::resume
                                : options.overwrite ? ExistingRun::overwrite
                                                    : ExistingRun::refuse;
-  resolve_config(options.config, options.stage);  // mistakes show before a folder is made
+  const RunConfig run{resolve_config(options.config, options.stage),
+                      options.stage,
+                      options.data.data,
+                      options.tokenizer,
+                      options.predictor,
+                      options.common.seed,
+                      options.data.limit};
+  Inputs inputs(options, run);
   RunFolder folder(options.run, existing, static_cast<int>(options.keep));
-  const RunConfig run = configuration(options, folder);
+  check_same_run(folder, run);
   folder.write_config(to_json(run));
 
   const StageConfig& recipe = stage_config(run.config, options.stage);
@@ -225,7 +242,7 @@ int cmd_train(const TrainOptions& options, const std::vector<std::string>& argum
   std::fprintf(stderr, "%s\n", summary.c_str());
   folder.log(summary);
 
-  Training training(options, run, folder);
+  Training training(options, run, std::move(inputs), folder);
   const auto begin = std::chrono::steady_clock::now();
   if (!training.run()) {
     std::fprintf(stderr, "\nStopped and saved. To go on:\n  %s\n", resume_command(arguments).c_str());

@@ -59,4 +59,12 @@ void check_fits(const Vqgan& vqgan, const Config& config, const std::string& run
            ": was it trained with another preset?");
 }
 
+void check_fits(const TokenPredictor& predictor, const Config& config, const std::string& run_folder) {
+  check_as(ErrorKind::checkpoint,
+           predictor.config.codes() == config.codes() && predictor.config.tokens() == config.tokens(), run_folder,
+           ": the token predictor tells ", predictor.config.tokens(), " tokens among ", predictor.config.codes(),
+           " codes, this model expects ", config.tokens(), " among ", config.codes(),
+           ": was it trained with another preset?");
+}
+
 }  // namespace addp

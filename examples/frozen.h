@@ -19,7 +19,8 @@ std::unique_ptr<Vqgan> load_vqgan(const std::string& run_folder);
 std::unique_ptr<TokenPredictor> load_predictor(const std::string& run_folder);
 std::unique_ptr<Addp> load_addp(const std::string& run_folder);
 
-// Throws Error(checkpoint) unless the tokenizer gives the codes that a configuration's transformers expect.
+// Throw Error(checkpoint) unless the network gives the codes that a configuration's transformers expect.
 void check_fits(const Vqgan& vqgan, const Config& config, const std::string& run_folder);
+void check_fits(const TokenPredictor& predictor, const Config& config, const std::string& run_folder);
 
 }  // namespace addp

@@ -134,7 +134,9 @@ std::vector<std::string> subcommand_names(const CLI::App& app) {
 int usage_error(const CLI::App& app, const CLI::ParseError& error) {
   std::string message = error.what();
   const std::vector<std::string> extra = app.remaining(true);
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) && !extra.empty()) {
+  // Without a known command CLI11 asks for one before it looks at the rest.
+  const bool is_unknown = dynamic_cast<const CLI::ExtrasError*>(&error) || app.get_subcommands().empty();
+  if (is_unknown && !extra.empty()) {
     const std::string name = extra.front().substr(0, extra.front().find('='));
     message = name.rfind("-", 0) == 0         ? unknown_name("option", name, known_options(app))
               : app.get_subcommands().empty() ? unknown_name("command", name, subcommand_names(app))

@@ -1,6 +1,7 @@
 // Configuration files are JSON objects of the fields that addp/config.h visits.
 #include "examples/run_config.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -25,12 +26,20 @@ Json parse_object(const std::string& path, ErrorKind kind) {
   return json;
 }
 
+void set_known_field(Config& config, const std::string& name, const std::string& text) {
+  std::vector<std::string> names;
+  for (const auto& [known, value] : list_fields(config)) names.push_back(known);
+  check_as(ErrorKind::usage, std::find(names.begin(), names.end(), name) != names.end(),
+           unknown_name("configuration field", name, names));
+  set_field(config, name, text);
+}
+
 // Assignments "name=value" with a prefix for the name.
 void assign(Config& config, const std::string& prefix, const std::vector<std::string>& assignments) {
   for (const std::string& text : assignments) {
     const size_t equals = text.find('=');
     check_as(ErrorKind::usage, equals != std::string::npos, "--set: expected name=value, found '", text, "'");
-    set_field(config, prefix + text.substr(0, equals), text.substr(equals + 1));
+    set_known_field(config, prefix + text.substr(0, equals), text.substr(equals + 1));
   }
 }
 
@@ -42,7 +51,7 @@ Config resolve_config(const ConfigOptions& options, const std::string& stage) {
     check_as(ErrorKind::usage, std::filesystem::exists(options.file), "--config: ", options.file, " does not exist");
     const Json json = parse_object(options.file, ErrorKind::usage);
     for (const auto& [name, value] : json.items()) {
-      if (name.rfind(kRunPrefix, 0) != 0) set_field(config, name, value_text(value));
+      if (name.rfind(kRunPrefix, 0) != 0) set_known_field(config, name, value_text(value));
     }
   }
   assign(config, "", options.set);
@@ -86,6 +95,16 @@ RunConfig read_run_config(const std::string& run_folder) {
     fail(ErrorKind::checkpoint, path, ": ", error.what());
   }
   return run;
+}
+
+std::string differences(const RunConfig& old, const RunConfig& now) {
+  const Json before = Json::parse(to_json(old)), after = Json::parse(to_json(now));
+  std::string text;
+  for (const auto& [name, value] : before.items()) {
+    if (value == after[name]) continue;
+    text += concat_text(text.empty() ? "" : ", ", name, " was ", value_text(value), ", is ", value_text(after[name]));
+  }
+  return text;
 }
 
 void apply(const CommonOptions& options) {

@@ -21,6 +21,8 @@ struct RunConfig {
 };
 std::string to_json(const RunConfig& run);
 RunConfig read_run_config(const std::string& run_folder);  // throws Error(checkpoint) when missing or malformed
+// Which fields differ, and how: "run.seed was 1, is 2"; empty when none does.
+std::string differences(const RunConfig& old, const RunConfig& now);
 
 // Sets the number of threads and refuses devices that this build lacks.
 void apply(const CommonOptions& options);

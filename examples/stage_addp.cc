@@ -77,7 +77,9 @@ std::unique_ptr<Stage> make_addp_stage(const Config& config, const TrainOptions&
       "predictor`)");
   auto vqgan = load_vqgan(options.tokenizer);
   check_fits(*vqgan, config, options.tokenizer);
-  return std::make_unique<AddpStage>(config, std::move(vqgan), load_predictor(options.predictor), options.common.seed);
+  auto predictor = load_predictor(options.predictor);
+  check_fits(*predictor, config, options.predictor);
+  return std::make_unique<AddpStage>(config, std::move(vqgan), std::move(predictor), options.common.seed);
 }
 
 }  // namespace addp

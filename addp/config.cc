@@ -106,7 +106,7 @@ static Config demo() {
   c.train_vqgan = stage(1000, 32, 50, 8e-3, 0.995);
   c.train_predictor = stage(1600, 32, 50, 8e-3, 0.995);
   c.train_addp = stage(900, 32, 50, 8e-3, 0.995);
-  c.train_probe = stage(1000, 256, 50, 5);
+  c.train_probe = stage(1000, 256, 50, 40);  // LARS moves weights by a thousandth of this at a time
   c.use_compact_ids();
   return c;
 }

@@ -10,9 +10,10 @@ namespace addp::kernel {
 
 namespace {
 
-// u[i] = philox_uniform(seed, stream, position + i) for i < n. Inlined into its callers it would be half as fast.
-constexpr int64_t kBlock = 256;
-[[gnu::noinline]] void uniforms(double* u, int64_t n, uint64_t seed, uint64_t stream, uint64_t position) {
+constexpr int64_t kBlock = 256;  // draws that are made at a time
+
+// u[i] = philox_uniform(seed, stream, position + i) for i < n
+void uniforms(double* u, int64_t n, uint64_t seed, uint64_t stream, uint64_t position) {
   for (int64_t i = 0; i < n; ++i) u[i] = philox_uniform(seed, stream, position + i);
 }
 

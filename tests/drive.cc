@@ -43,6 +43,7 @@ std::string content(int fd) {
   for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
   ::execv(arguments[0], arguments.data());
+  std::perror(arguments[0]);
   ::_exit(127);
 }
 

@@ -1,5 +1,7 @@
 #include "addp/recognition.h"
 
+#include <cmath>
+
 #include "autograd/codes.h"
 #include "autograd/ops.h"
 #include "nn/init.h"
@@ -9,13 +11,21 @@
 
 namespace addp {
 
-// Mean over places 1..L. tokens: [B, 1 + L, D] -> [B, D]
-static Var mean_patch_token(const Var& tokens) { return mean_axis(slice(tokens, 1, 1, tokens.dim(1)), 1); }
+Tensor grid_features(const PixelEncoder& encoder, const Tensor& image, int64_t cells, bool tokenizer_norm) {
+  const NoGrad no_grad;
+  const Var embedded = tokenizer_norm ? encoder.encoder_tokens(Var(image)) : encoder.embed(Var(image));
+  const Var tokens = encoder.run_blocks(embedded);
+  const int64_t B = tokens.dim(0), L = tokens.dim(1) - 1, D = tokens.dim(2);
+  const int64_t grid = std::llround(std::sqrt(static_cast<double>(L)));
+  check(cells > 0 && grid % cells == 0, "grid_features: ", cells, " cells do not divide a grid of ", grid, " tokens");
+  const int64_t side = grid / cells;  // tokens of a cell
+  const Var by_cell =
+      permute(reshape(slice(tokens, 1, 1, 1 + L), {B, cells, side, cells, side, D}), {0, 1, 3, 2, 4, 5});
+  return mean_axis(reshape(by_cell, {B * cells * cells, side * side, D}), 1).value().reshape({B, cells * cells * D});
+}
 
 Tensor recognition_features(const PixelEncoder& encoder, const Tensor& image, bool tokenizer_norm) {
-  const NoGrad no_grad;
-  const Var tokens = tokenizer_norm ? encoder.encoder_tokens(Var(image)) : encoder.embed(Var(image));
-  return mean_patch_token(encoder.run_blocks(tokens)).value();
+  return grid_features(encoder, image, 1, tokenizer_norm);
 }
 
 VitConfig classifier_config(const Config& config, int64_t classes, double drop_path) {

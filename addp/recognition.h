@@ -12,6 +12,10 @@ namespace addp {
 // tokenizer_norm: as in pre-training; off is the official fine-tuning model's way (Quirk).
 Tensor recognition_features(const PixelEncoder& encoder, const Tensor& image, bool tokenizer_norm = false);
 
+// The same, but with the patch tokens averaged in cells x cells parts of the image, one after another in raster order:
+// it keeps where things are, as dense tasks need. cells divides the token grid. -> [B, cells^2 D]
+Tensor grid_features(const PixelEncoder& encoder, const Tensor& image, int64_t cells, bool tokenizer_norm = false);
+
 // The fine-tuning model is nn/vit.h's VisionTransformer. Its sizes for an encoder of `config`, and its start from a
 // pre-trained encoder: class token, positions, patch embedding and blocks are copied, fc_norm and head stay as they
 // are.

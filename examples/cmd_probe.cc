@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <numeric>
 
 #include "addp/recognition.h"
 #include "autograd/ops.h"
@@ -14,21 +15,24 @@
 namespace addp {
 namespace {
 
+constexpr int64_t kCells = 4;  // a side, where that divides the token grid
+
 struct Examples {
-  Tensor pixels;    // [N, 3 H W]
-  Tensor features;  // [N, D]
-  Tensor labels;    // [N]
+  Tensor pixels;  // [N, 3 H W]
+  Tensor grid;    // [N, cells^2 D], patch tokens averaged in cells x cells parts of the image
+  Tensor labels;  // [N]
 };
 
-// All images of a split, each seen once, and what the encoder makes of them.
-Examples collect(const PixelEncoder& encoder, const Dataset& data, int64_t count, int64_t image_size,
+// Images of a split, each seen once, and what the encoder makes of them, as in pre-training.
+Examples collect(const PixelEncoder& encoder, int64_t cells, const Dataset& data, int64_t count, int64_t image_size,
                  const char* name) {
-  std::vector<Var> pixels, features, labels;
+  NoGrad no_grad;
+  std::vector<Var> pixels, grid, labels;
   const int64_t batch = 100;
   Progress progress(name, 0, count);
   for (int64_t begin = 0; begin < count; begin += batch) {
     const Batch part = read_batch(data, begin, std::min(begin + batch, count), image_size);
-    features.emplace_back(recognition_features(encoder, part.images));
+    grid.emplace_back(grid_features(encoder, part.images, cells, true));
     pixels.emplace_back(part.images.reshape({part.images.dim(0), -1}));
     labels.emplace_back(part.labels);
     progress.update(std::min(begin + batch, count), {}, part.images.dim(0));
@@ -39,7 +43,13 @@ Examples collect(const PixelEncoder& encoder, const Dataset& data, int64_t count
     all.insert(all.end(), some.begin(), some.end());
   }
   const int64_t n = static_cast<int64_t>(all.size());
-  return {concat(pixels, 0).value(), concat(features, 0).value(), from_vector(all, {n})};
+  return {concat(pixels, 0).value(), concat(grid, 0).value(), from_vector(all, {n})};
+}
+
+// The mean over all patch tokens, from the means of the cells. -> [N, D]
+Tensor mean_over_cells(const Tensor& grid, int64_t cells) {
+  NoGrad no_grad;
+  return mean_axis(Var(grid.reshape({grid.dim(0), cells * cells, -1})), 1).value();
 }
 
 }  // namespace
@@ -54,38 +64,35 @@ int cmd_probe(const ProbeOptions& options) {
   const auto test_data = open_dataset(data, Split::test, size);
   const int64_t train_count = options.train > 0 ? std::min(options.train, train_data->size()) : train_data->size();
   const int64_t test_count = options.test > 0 ? std::min(options.test, test_data->size()) : test_data->size();
-  Examples train, test;
-  {
-    NoGrad no_grad;
-    train = collect(model->encoder, *train_data, train_count, size, "features, train");
-    test = collect(model->encoder, *test_data, test_count, size, "features, test");
-  }
+  const int64_t cells = std::gcd(run.config.grid(), kCells);
+  const Examples train = collect(model->encoder, cells, *train_data, train_count, size, "features, train");
+  const Examples test = collect(model->encoder, cells, *test_data, test_count, size, "features, test");
 
   StageConfig recipe = run.config.train_probe;
   if (options.steps > 0) recipe.steps = options.steps;
-  const auto accuracy = [&](const Tensor& x, const Tensor& x_test, const char* name) {
+  const auto accuracy = [&](const Tensor& x, const Tensor& x_test, const std::string& name) {
     const Rng rng = Rng(options.common.seed).fork("probe");
     const auto begin = std::chrono::steady_clock::now();
     const LinearProbe probe = train_linear_probe(x, train.labels, train_data->classes(), recipe, rng);
     const double percent = 100 * probe_accuracy(probe, x_test, test.labels);
-    std::fprintf(stderr, "probe on %s: %lld steps in %.1f s\n", name, static_cast<long long>(recipe.steps),
+    std::fprintf(stderr, "probe on %s: %lld steps in %.1f s\n", name.c_str(), static_cast<long long>(recipe.steps),
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-    return percent;
+    char text[32];
+    std::snprintf(text, sizeof text, "%.2f %%", percent);
+    return std::string(text);
   };
-  const double on_features = accuracy(train.features, test.features, "ADDP features");
-  const double on_pixels = accuracy(train.pixels, test.pixels, "raw pixels");
-  char text[2][32];
-  std::snprintf(text[0], sizeof text[0], "%.2f %%", on_features);
-  std::snprintf(text[1], sizeof text[1], "%.2f %%", on_pixels);
-  save_figures(options.run, "probe",
-               {{"linear probe, ADDP features", text[0]},
-                {"linear probe, raw pixels", text[1]},
-                {"probe images", concat_text(train_count, " train, ", test_count, " test")}});
-  std::printf(
-      "linear probe on ADDP features: %s\nlinear probe on raw pixels:    %s\n(%lld training, %lld test images, %lld "
-      "steps of %lld each)\n",
-      text[0], text[1], static_cast<long long>(train_count), static_cast<long long>(test_count),
-      static_cast<long long>(recipe.steps), static_cast<long long>(recipe.batch));
+  const std::string grid_name = concat_text("ADDP features, ", cells, " x ", cells, " grid");
+  const Figures figures = {
+      {grid_name, accuracy(train.grid, test.grid, grid_name)},
+      {"ADDP features, mean over patch tokens",
+       accuracy(mean_over_cells(train.grid, cells), mean_over_cells(test.grid, cells), "mean over patch tokens")},
+      {"raw pixels", accuracy(train.pixels, test.pixels, "raw pixels")}};
+  save_figures(options.run, "probe", figures);
+  for (const auto& [name, value] : figures)
+    std::printf("linear probe on %-40s %s\n", (name + ":").c_str(), value.c_str());
+  std::printf("(test accuracy; %lld training, %lld test images, %lld steps of %lld each)\n",
+              static_cast<long long>(train_count), static_cast<long long>(test_count),
+              static_cast<long long>(recipe.steps), static_cast<long long>(recipe.batch));
   return 0;
 }
 

@@ -64,8 +64,9 @@ class Report {
 
   // The precision in which the values that come now were computed.
   void begin(DType precision) { precision_ = precision; }
-  // Largest |actual - reference| over the reference's largest entry; infinite for NaN or when the number of elements
-  // differs. Extents of 1 do not count in the shape.
+  // Largest |actual - reference| over the reference's largest entry; infinite for NaN or when the shape differs, in
+  // which extents of 1 do not count. A gradient that is 0 but for the reference's own rounding (a bias that the next
+  // normalisation takes out again) is measured against the largest gradient of its file.
   void compare(const std::string& file, const std::string& name, const Tensor& actual);
   // Codes and masks: how many elements differ.
   void compare_exactly(const std::string& file, const std::string& name, const Tensor& actual);
@@ -73,7 +74,10 @@ class Report {
   void compare_gradients(const std::string& file, const std::vector<NamedVar>& parameters,
                          const std::string& prefix = "");
 
-  // Prints all lines and the summary. True when everything is within the tolerances.
+  // A line before the summary: where a computation is not simply the reference's in the present precision.
+  void note(const std::string& text) { notes_.push_back(text); }
+
+  // Prints all lines, the notes and the summary. True when everything is within the tolerances.
   bool print();
 
  private:
@@ -84,12 +88,15 @@ class Report {
     bool passed() const;
   };
   void add(const std::string& file, const std::string& name, bool exact, double error);
+  double largest_gradient(const std::string& file);
 
   Golden& golden_;
   std::ostream& out_;
   DType precision_ = DType::f64;
   std::vector<Entry> entries_;
+  std::vector<std::string> notes_;
   std::map<std::pair<std::string, std::string>, size_t> index_;
+  std::map<std::string, double> largest_gradient_;
 };
 
 // [B, L, C] -> [B, C, H, W], L = H * W in raster order: the reference's layout of embeddings and distributions.

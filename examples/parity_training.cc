@@ -159,6 +159,8 @@ void check_gan(Golden& golden, Report& report, Options options) {
   const Var discriminator_loss = hinge_discriminator_loss(logits_real, logits_fake);
   backward(discriminator_loss);
 
+  if (options.dtype == DType::f32)
+    report.note("gan_expected in f32: losses at the reference's reconstruction, LPIPS network in f64 (see check_gan)");
   report.compare(file, "reconstruction", decoded.value());
   report.compare(file, "codebook_loss", q.codebook_loss.value());
   report.compare(file, "perceptual_loss", perceptual.value());

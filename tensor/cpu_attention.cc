@@ -191,6 +191,24 @@ struct BackwardHead {
     }
   }
 
+  // A row of dS sums to 0, hence so does dk over the keys. The sum is the gradient of the keys' bias, where rounding
+  // errors would be taken for a direction by an optimizer that normalises: dk, [L, Dh], is shifted to keep it at 0.
+  void balance(T* dk) const {
+    constexpr int64_t kColumns = 64;
+    for (int64_t first = 0; first < head.Dh; first += kColumns) {
+      const int64_t columns = std::min(kColumns, head.Dh - first);
+      double sum[kColumns] = {};
+      for (int64_t j = 0; j < head.L; ++j) {
+        for (int64_t d = 0; d < columns; ++d) sum[d] += dk[j * head.step() + first + d];
+      }
+      T mean[kColumns];
+      for (int64_t d = 0; d < columns; ++d) mean[d] = static_cast<T>(sum[d] / static_cast<double>(head.L));
+      for (int64_t j = 0; j < head.L; ++j) {
+        for (int64_t d = 0; d < columns; ++d) dk[j * head.step() + first + d] -= mean[d];
+      }
+    }
+  }
+
   void run(T* dqkv, const T* d_o, const T* o, const T* lse, const T* qkv) const {
     const int64_t L = head.L, Dh = head.Dh, step = head.step(), width = head.width();
     const T *q = qkv + head.packed_offset(0), *k = qkv + head.packed_offset(1), *v = qkv + head.packed_offset(2);
@@ -222,6 +240,7 @@ struct BackwardHead {
       add_product(dv, p_rows, d_rows, width, queries, keys);
       add_product(dk, ds_rows, q + first * step, step, queries, keys);
     }
+    balance(dk);
   }
 };
 

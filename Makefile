@@ -11,7 +11,6 @@ FLAGS.release = -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast
 FLAGS.asan = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS.tsan = -O1 -g -fsanitize=thread
 CXXFLAGS += -std=c++20 -march=$(ARCH) -mprefer-vector-width=512 $(FLAGS.$(MODE)) -Wall -Wextra -MMD -MP -I.
-CPPFLAGS += -isystem /usr/include/eigen3
 LDLIBS += -lz -lpthread
 
 LIBRARY_SOURCES := $(wildcard tensor/*.cc autograd/*.cc nn/*.cc addp/*.cc data/*.cc)
@@ -26,7 +25,7 @@ TESTS := $(BUILD)/addp_tests
 LESSONS := $(patsubst examples/%.cc,$(BUILD)/%,$(LESSON_SOURCES))
 
 # What a Debian machine needs besides g++, make and git; each package's reason is in README.md.
-PACKAGES := libeigen3-dev libstb-dev doctest-dev libcli11-dev nlohmann-json3-dev zlib1g-dev dataset-fashion-mnist
+PACKAGES := libstb-dev doctest-dev libcli11-dev nlohmann-json3-dev zlib1g-dev dataset-fashion-mnist
 
 .PHONY: all setup program demo test asan tsan format clean help
 all: $(PROGRAM) $(TESTS) $(LESSONS)

@@ -1,5 +1,5 @@
-// The house: which room may include which (DESIGN: tensor <- autograd <- nn <- addp <- examples, data <- examples), Eigen
-// only in the CPU kernels, CLI11 only in main.cc.
+// The house: which room may include which (tensor <- autograd <- nn <- addp <- examples, data <- examples), CLI11 only in
+// main.cc.
 #include <doctest/doctest.h>
 
 #include <filesystem>
@@ -36,7 +36,6 @@ TEST_CASE("rooms: includes go downward only") {
       for (std::string line; std::getline(lines, line);) {
         INFO(room, "/", name, ": ", line);
         if (line.rfind("#include", 0) != 0) continue;
-        if (line.find("<Eigen/") != std::string::npos) CHECK((room == "tensor" && name.rfind("cpu_", 0) == 0));
         if (line.find("<CLI/") != std::string::npos) CHECK((room == "examples" && name == "main.cc"));
         const size_t quote = line.find('"');
         if (quote == std::string::npos) continue;

@@ -81,15 +81,14 @@ int cmd_probe(const ProbeOptions& options) {
     std::snprintf(text, sizeof text, "%.2f %%", percent);
     return std::string(text);
   };
-  const std::string grid_name = concat_text("ADDP features, ", cells, " x ", cells, " grid");
+  const std::string grid_name = concat_text("linear probe on ADDP features, ", cells, " x ", cells, " grid");
   const Figures figures = {
       {grid_name, accuracy(train.grid, test.grid, grid_name)},
-      {"ADDP features, mean over patch tokens",
+      {"linear probe on ADDP features, mean over patch tokens",
        accuracy(mean_over_cells(train.grid, cells), mean_over_cells(test.grid, cells), "mean over patch tokens")},
-      {"raw pixels", accuracy(train.pixels, test.pixels, "raw pixels")}};
+      {"linear probe on raw pixels", accuracy(train.pixels, test.pixels, "raw pixels")}};
   save_figures(options.run, "probe", figures);
-  for (const auto& [name, value] : figures)
-    std::printf("linear probe on %-40s %s\n", (name + ":").c_str(), value.c_str());
+  for (const auto& [name, value] : figures) std::printf("%-56s %s\n", (name + ":").c_str(), value.c_str());
   std::printf("(test accuracy; %lld training, %lld test images, %lld steps of %lld each)\n",
               static_cast<long long>(train_count), static_cast<long long>(test_count),
               static_cast<long long>(recipe.steps), static_cast<long long>(recipe.batch));

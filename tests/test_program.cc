@@ -108,7 +108,7 @@ TEST_CASE("program: sample, inpaint, reconstruct, probe, report") {
   const Outcome probed = run_well({"probe", "--run", tiny.addp, "--train", "64", "--test", "32", "--steps", "20"});
   CHECK(contains(probed.out, "linear probe on ADDP features, mean over patch tokens:"));
   CHECK(contains(probed.out, "linear probe on raw pixels:"));
-  CHECK(contains(probed.out, "(64 training, 32 test images, 20 steps"));
+  CHECK(contains(probed.out, "(test accuracy; 64 training, 32 test images, 20 steps"));
 
   const Outcome reported = run_well({"report", tiny.folder.path.string()});
   CHECK(contains(reported.out, "report.html"));

@@ -107,7 +107,7 @@ static Config demo() {
   c.tokenizer.gan_start = 600;
   c.train_vqgan = stage(800, 32, 50, 8e-3, 0.995);
   c.train_predictor = stage(1500, 32, 50, 24e-3, 0.995);
-  c.train_addp = stage(600, 32, 50, 8e-3, 0.99);
+  c.train_addp = stage(600, 32, 50, 24e-3, 0.99);
   c.train_probe = stage(600, 256, 30, 10);
   c.sampler.top_p = 0.85;  // a model of so few steps gives its unlikely codes too much weight
   c.use_compact_ids();

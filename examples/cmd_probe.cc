@@ -75,7 +75,7 @@ int cmd_probe(const ProbeOptions& options) {
     const auto begin = std::chrono::steady_clock::now();
     const LinearProbe probe = train_linear_probe(x, train.labels, train_data->classes(), recipe, rng);
     const double percent = 100 * probe_accuracy(probe, x_test, test.labels);
-    std::fprintf(stderr, "probe on %s: %lld steps in %.1f s\n", name.c_str(), static_cast<long long>(recipe.steps),
+    std::fprintf(stderr, "%s: %lld steps in %.1f s\n", name.c_str(), static_cast<long long>(recipe.steps),
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     char text[32];
     std::snprintf(text, sizeof text, "%.2f %%", percent);

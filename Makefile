@@ -32,7 +32,7 @@ all: $(PROGRAM) $(TESTS) $(LESSONS)
 program: $(PROGRAM)
 
 help:
-	@echo "make demo    set up, build, train on Fashion-MNIST, sample, probe, write a report (about 12 minutes)"
+	@echo "make demo    set up, build, train on Fashion-MNIST, sample, probe, write a report (about 9 minutes on two cores)"
 	@echo "make test    set up, build, run every test"
 	@echo "make all     build the program, the tests and the lessons    make program   the program only"
 	@echo "make asan    the tests under AddressSanitizer and UBSan      make tsan      under ThreadSanitizer"

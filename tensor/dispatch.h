@@ -12,6 +12,8 @@ struct Cpu {};
 struct Cuda {
   void* stream;
 };
+Cuda current_cuda();              // starts the device on its first call; throws Error(device) where there is none
+const char* cuda_backend_name();  // what this build's .cu files were made for: "cuda" (a GPU) or "emulated"
 
 namespace kernel {
 

@@ -1,0 +1,84 @@
+// The emulator's own interface: what its parts need of each other, and what tests set and read.
+//   memory.cc     device memory: bounds, red zones, NaN in fresh memory, closed to the host
+//   runtime.cc    NVIDIA's runtime API; streams, whose work waits until a synchronisation asks for it
+//   scheduler.cc  kernels: blocks one after another, one fiber per waiting thread (fiber.cc), barriers, collectives
+//   cublas.cc     matrix products
+//   race.cc       every load and store of a kernel, in race mode
+// One lock (device_lock) guards it all; kernels run on the thread that synchronises, so results never depend on timing.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "cuda/emulator/device_code.h"
+#include "tensor/error.h"
+
+namespace addp::emulator {
+
+// The order in which threads and blocks run between barriers. mixed: forward or reverse, changing from launch to launch
+// (the default; missing barriers show in one of the two). Also from ADDP_EMULATOR_ORDER at start.
+enum class Order { mixed, forward, reverse, random };
+void set_order(Order order);
+
+// What a kernel did since the start or the last reset; bytes are counted in race mode only.
+struct Counters {
+  uint64_t launches = 0, blocks = 0, threads = 0, switches = 0;
+  uint64_t bytes_read = 0, bytes_written = 0;                    // every access to global memory
+  uint64_t distinct_bytes_read = 0, distinct_bytes_written = 0;  // each address once per launch
+};
+std::map<std::string, Counters> counters();  // by kernel name
+void reset_counters();
+
+// True when kernels were compiled with the hooks of race mode.
+bool race_mode();
+
+std::recursive_mutex& device_lock();
+
+// Throws Error(device) whose message is the parts and, inside a kernel, its name, block and thread.
+[[noreturn]] void fault_text(const std::string& text);
+template <class... Parts>
+[[noreturn]] void fault(const Parts&... parts) {
+  fault_text(concat_text(parts...));
+}
+std::string describe(const Site& site);  // "norm.cu:41"
+
+// ---- memory.cc ------------------------------------------------------------------------------------------------------
+struct Allocation {
+  char* begin = nullptr;
+  size_t bytes = 0;
+  bool filled = false;  // NaN is written when memory is next open
+  uint64_t number = 0;
+};
+void* allocate(size_t bytes);                      // null when there is no room
+void release(void* pointer, const char* caller);   // checks the red zones; memory must be open
+Allocation* find_allocation(const void* pointer);  // live, begin <= pointer <= begin + bytes; else null
+bool in_device_memory(const void* pointer);        // live or not
+bool is_device_range(const void* pointer, size_t bytes);
+void check_red_zones(const Allocation& allocation, const std::string& culprit);
+size_t live_bytes();
+// While one lives, device memory may be read and written; otherwise a touch ends the process.
+struct OpenMemory {
+  OpenMemory();
+  ~OpenMemory();
+};
+
+// ---- runtime.cc -----------------------------------------------------------------------------------------------------
+void enqueue(void* stream, std::function<void()> work);
+
+// ---- scheduler.cc ---------------------------------------------------------------------------------------------------
+constexpr size_t kStaticSharedLimit = 48 << 10, kSharedLimit = 64 << 10;  // as on sm_75, the smallest target
+void run_kernel(const Call& call, dim3 grid, dim3 block, size_t shared_bytes);
+const void* running_kernel();
+Counters& running_counters();
+uint64_t launch_number();            // of the running kernel
+uint64_t block_number();             // linear, of the running block
+uint64_t block_epoch();              // block barriers passed by the running block
+uint64_t warp_epoch(unsigned warp);  // __syncwarp calls that joined all of the warp's threads
+bool in_running_stack(const void* pointer);
+enum class SharedCheck { not_shared, inside, outside };
+SharedCheck check_shared(const void* pointer, size_t bytes);
+
+}  // namespace addp::emulator

@@ -93,11 +93,12 @@ Var cross_entropy(const Var& logits, const Tensor& labels, const Tensor& row_wei
         labels.shape(), "; logits are ", logits.shape());
   const int64_t V = logits.dim(-1), N = labels.numel();
   const Tensor weight = weights_of("cross_entropy", logits, row_weight);
+  const Tensor label = to(labels, {DType::i64, logits.value().device()});
   Tensor loss = empty({}, logits.value()), dlogits = gradient_buffer(logits);
   dispatch(loss, [&](auto dev, auto t) {
     using T = decltype(t);
     kernel::cross_entropy<T>(dev, loss.ptr<T>(), dlogits.defined() ? dlogits.ptr<T>() : nullptr,
-                             logits.value().ptr<T>(), labels.ptr<int64_t>(), weight.ptr<T>(), N, V, smoothing);
+                             logits.value().ptr<T>(), label.ptr<int64_t>(), weight.ptr<T>(), N, V, smoothing);
   });
   return record_loss("cross_entropy", loss, logits, dlogits);
 }

@@ -169,14 +169,16 @@ Var gather_rows(const Var& table, const Tensor& index) {
   check(table.rank() == 2, "gather_rows: table must be [N, D], is ", table.shape());
   Shape shape = index.shape();
   shape.push_back(table.dim(1));
-  return gather("gather_rows", table, index, shape, 1, table.dim(0), index.numel(), true);
+  return gather("gather_rows", table, to(index, {index.dtype(), table.value().device()}), shape, 1, table.dim(0),
+                index.numel(), true);
 }
 
 Var gather_tokens(const Var& x, const Tensor& index) {
   check(x.rank() == 3 && index.rank() == 2 && index.dim(0) == x.dim(0),
         "gather_tokens: x must be [B, N, D] and index [B, M], are ", x.shape(), " and ", index.shape());
   const int64_t B = x.dim(0), M = index.dim(1);
-  return gather("gather_tokens", x, index, {B, M, x.dim(2)}, B, x.dim(1), M, false);
+  return gather("gather_tokens", x, to(index, {index.dtype(), x.value().device()}), {B, M, x.dim(2)}, B, x.dim(1), M,
+                false);
 }
 
 }  // namespace addp

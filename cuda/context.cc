@@ -68,6 +68,14 @@ void check_fault(Context& c, int fault) {
 
 Cuda current_cuda() { return {context().stream}; }
 
+const char* cuda_backend_name() {
+#ifdef ADDP_CUDA_EMULATOR
+  return "emulated";
+#else
+  return "cuda";
+#endif
+}
+
 const char* cuda_device_name() { return context().name.c_str(); }
 
 cublasHandle_t cublas_handle(Cuda) { return context().cublas; }

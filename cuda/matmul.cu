@@ -58,7 +58,7 @@ void linear_fwd(Cuda dev, T* y, const T* x, const T* weight, const T* bias, int6
   const int64_t n = M * N, blocks = (n + kThreads - 1) / kThreads;
   if (bias != nullptr && n > 0) {
     const dim3 grid(static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks));
-    launch(bias_rows_kernel<T>, Dims{grid, dim3(kThreads), 0, stream_of(dev)}, y, bias, n, N);
+    launch(bias_rows_kernel<T>, Dims{grid, dim3(kThreads), 0, dev.stream}, y, bias, n, N);
   }
   gemm(dev, y, x, weight, M, N, K, false, true, bias != nullptr, 1, n, M * K, N * K);
 }

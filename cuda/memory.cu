@@ -1,4 +1,6 @@
 // Filling, converting, copying and reordering on the device: the kernels of tensor/cpu_memory.cc.
+#include <cstring>
+
 #include "cuda/context.h"
 #include "cuda/device.h"
 
@@ -18,13 +20,10 @@ __device__ int64_t grid_size() { return static_cast<int64_t>(gridDim.x) * blockD
 
 bool is_aligned(const void* p, int64_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
 
-// ---- Filling and converting
-
 template <class T>
-struct alignas(16) Pack {
-  static constexpr int kCount = 16 / sizeof(T);
-  T v[kCount];
-};
+constexpr int64_t kPerUnit = 16 / sizeof(T);  // elements in a uint4
+
+// ---- Filling and converting
 
 template <class T>
 __global__ __launch_bounds__(kThreads) void fill_kernel(T* y, int64_t n, T value) {
@@ -50,22 +49,26 @@ __global__ __launch_bounds__(kThreads) void copy_blocks_kernel(Unit* y, int64_t 
   }
 }
 
-// The axes of a permutation's result, the last one (extent 1 at the least) innermost.
+// The axes of a permutation's result, the innermost first.
 struct Axes {
   static constexpr int kMost = 6;
   int count;
   int64_t extent[kMost], x_stride[kMost];
 };
 
-// One thread an element of y, whose neighbours it writes beside it; reads are consecutive where the last axis stays.
+// One thread an element of y, whose neighbours it writes beside it; reads are consecutive where the innermost axis
+// stays. The loop is unrolled so that the axes are read where the launch put them, not from a copy in local memory.
 template <class Unit>
 __global__ __launch_bounds__(kThreads) void permute_kernel(Unit* y, const Unit* x, Axes axes, int64_t n) {
   ADDP_MAX_THREADS(kThreads);
   for (int64_t i = first_index(); i < n; i += grid_size()) {
     int64_t rest = i, at = 0;
-    for (int a = axes.count - 1; a >= 0; --a) {
-      at += rest % axes.extent[a] * axes.x_stride[a];
-      rest /= axes.extent[a];
+#pragma unroll
+    for (int a = 0; a < Axes::kMost; ++a) {
+      if (a < axes.count) {
+        at += rest % axes.extent[a] * axes.x_stride[a];
+        rest /= axes.extent[a];
+      }
     }
     y[i] = x[at];
   }
@@ -111,13 +114,12 @@ Axes result_axes(const Shape& shape, const std::vector<int>& order) {
   int64_t stride[Axes::kMost];
   for (int a = rank - 1; a >= 0; --a) stride[a] = a == rank - 1 ? 1 : stride[a + 1] * shape[a + 1];
   Axes axes{};
-  for (int a = 0; a < rank; ++a) {
+  for (int a = rank - 1; a >= 0; --a) {
     const int64_t extent = shape[order[a]], x_stride = stride[order[a]];
     if (extent == 1) continue;
-    const int last = axes.count - 1;
-    if (last >= 0 && axes.x_stride[last] == extent * x_stride) {
-      axes.extent[last] *= extent;
-      axes.x_stride[last] = x_stride;
+    const int inner = axes.count - 1;
+    if (inner >= 0 && x_stride == axes.extent[inner] * axes.x_stride[inner]) {
+      axes.extent[inner] *= extent;
     } else {
       axes.extent[axes.count] = extent;
       axes.x_stride[axes.count++] = x_stride;
@@ -133,33 +135,34 @@ template <class T>
 void fill(Cuda dev, T* y, int64_t n, double value) {
   if (n == 0) return;
   const T v = static_cast<T>(value);
-  if (is_aligned(y, 16) && n % Pack<T>::kCount == 0) {
-    Pack<T> pack;
-    for (T& x : pack.v) x = v;
-    const int64_t packs = n / Pack<T>::kCount;
-    return launch(fill_kernel<Pack<T>>, Dims{grid_for(packs), dim3(kThreads), 0, stream_of(dev)},
-                  reinterpret_cast<Pack<T>*>(y), packs, pack);
+  if (is_aligned(y, 16) && n % kPerUnit<T> == 0) {
+    uint4 pack;
+    for (int64_t i = 0; i < kPerUnit<T>; ++i)
+      std::memcpy(reinterpret_cast<char*>(&pack) + i * sizeof(T), &v, sizeof(T));
+    const int64_t packs = n / kPerUnit<T>;
+    return launch(fill_kernel<uint4>, Dims{grid_for(packs), dim3(kThreads), 0, dev.stream}, reinterpret_cast<uint4*>(y),
+                  packs, pack);
   }
-  launch(fill_kernel<T>, Dims{grid_for(n), dim3(kThreads), 0, stream_of(dev)}, y, n, v);
+  launch(fill_kernel<T>, Dims{grid_for(n), dim3(kThreads), 0, dev.stream}, y, n, v);
 }
 
 template <class To, class From>
 void convert(Cuda dev, To* y, const From* x, int64_t n) {
   if (n == 0) return;
-  launch(convert_kernel<To, From>, Dims{grid_for(n), dim3(kThreads), 0, stream_of(dev)}, y, x, n);
+  launch(convert_kernel<To, From>, Dims{grid_for(n), dim3(kThreads), 0, dev.stream}, y, x, n);
 }
 
 template <class T>
 void copy_blocks(Cuda dev, T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t block, int64_t count) {
   if (block == 0 || count == 0) return;
-  const Dims dims{grid_for(block * count), dim3(kThreads), 0, stream_of(dev)};
-  constexpr int64_t kCount = Pack<T>::kCount;
+  const Dims dims{grid_for(block * count), dim3(kThreads), 0, dev.stream};
+  constexpr int64_t kCount = kPerUnit<T>;
   const bool whole = block % kCount == 0 && (count == 1 || (y_stride % kCount == 0 && x_stride % kCount == 0));
   if (!whole || !is_aligned(y, 16) || !is_aligned(x, 16)) {
     return launch(copy_blocks_kernel<T>, dims, y, y_stride, x, x_stride, block, count);
   }
-  launch(copy_blocks_kernel<Pack<T>>, Dims{grid_for(block / kCount * count), dim3(kThreads), 0, stream_of(dev)},
-         reinterpret_cast<Pack<T>*>(y), y_stride / kCount, reinterpret_cast<const Pack<T>*>(x), x_stride / kCount,
+  launch(copy_blocks_kernel<uint4>, Dims{grid_for(block / kCount * count), dim3(kThreads), 0, dev.stream},
+         reinterpret_cast<uint4*>(y), y_stride / kCount, reinterpret_cast<const uint4*>(x), x_stride / kCount,
          block / kCount, count);
 }
 
@@ -168,33 +171,32 @@ void permute(Cuda dev, T* y, const T* x, const Shape& shape, const std::vector<i
   const int64_t n = shape.numel();
   if (n == 0) return;
   Axes axes = result_axes(shape, order);
-  const int last = axes.count - 1;
   // A matrix transposed, or a row of them: the most common case, and the worst for plain copying.
-  const bool planes = axes.count == 3 && axes.x_stride[0] == axes.extent[1] * axes.extent[2];
-  if ((axes.count == 2 || planes) && axes.x_stride[last - 1] == 1 && axes.x_stride[last] == axes.extent[last - 1]) {
-    const int64_t rows = axes.extent[last], cols = axes.extent[last - 1], count = planes ? axes.extent[0] : 1;
+  const bool planes = axes.count == 3 && axes.x_stride[2] == axes.extent[0] * axes.extent[1];
+  if ((axes.count == 2 || planes) && axes.x_stride[1] == 1 && axes.x_stride[0] == axes.extent[1]) {
+    const int64_t rows = axes.extent[0], cols = axes.extent[1], count = planes ? axes.extent[2] : 1;
     const int64_t tiles = count * ((rows + kTile - 1) / kTile) * ((cols + kTile - 1) / kTile);
     const auto blocks = static_cast<unsigned>(tiles < kMostBlocks ? tiles : kMostBlocks);
-    return launch(transpose_kernel<T>, Dims{dim3(blocks), dim3(kTile, kTileRows), 0, stream_of(dev)}, y, x, rows, cols,
+    return launch(transpose_kernel<T>, Dims{dim3(blocks), dim3(kTile, kTileRows), 0, dev.stream}, y, x, rows, cols,
                   count);
   }
-  constexpr int64_t kCount = Pack<T>::kCount;
-  bool whole = axes.x_stride[last] == 1 && axes.extent[last] % kCount == 0 && is_aligned(y, 16) && is_aligned(x, 16);
-  for (int a = 0; a < last; ++a) whole = whole && axes.x_stride[a] % kCount == 0;
+  constexpr int64_t kCount = kPerUnit<T>;
+  bool whole = axes.x_stride[0] == 1 && axes.extent[0] % kCount == 0 && is_aligned(y, 16) && is_aligned(x, 16);
+  for (int a = 1; a < axes.count; ++a) whole = whole && axes.x_stride[a] % kCount == 0;
   if (!whole) {
-    return launch(permute_kernel<T>, Dims{grid_for(n), dim3(kThreads), 0, stream_of(dev)}, y, x, axes, n);
+    return launch(permute_kernel<T>, Dims{grid_for(n), dim3(kThreads), 0, dev.stream}, y, x, axes, n);
   }
-  axes.extent[last] /= kCount;
-  for (int a = 0; a < last; ++a) axes.x_stride[a] /= kCount;
-  launch(permute_kernel<Pack<T>>, Dims{grid_for(n / kCount), dim3(kThreads), 0, stream_of(dev)},
-         reinterpret_cast<Pack<T>*>(y), reinterpret_cast<const Pack<T>*>(x), axes, n / kCount);
+  axes.extent[0] /= kCount;
+  for (int a = 1; a < axes.count; ++a) axes.x_stride[a] /= kCount;
+  launch(permute_kernel<uint4>, Dims{grid_for(n / kCount), dim3(kThreads), 0, dev.stream}, reinterpret_cast<uint4*>(y),
+         reinterpret_cast<const uint4*>(x), axes, n / kCount);
 }
 
 template <class T>
 void all_finite(Cuda dev, int64_t* flag, const T* x, int64_t n) {
   fill(dev, flag, 1, 1.0);
   if (n == 0) return;
-  launch(all_finite_kernel<T>, Dims{grid_for(n), dim3(kThreads), 0, stream_of(dev)}, flag, x, n);
+  launch(all_finite_kernel<T>, Dims{grid_for(n), dim3(kThreads), 0, dev.stream}, flag, x, n);
 }
 
 #define ADDP_INSTANTIATE(T)                                                          \

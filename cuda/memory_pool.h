@@ -22,7 +22,4 @@ struct DeviceMemory {
 };
 DeviceMemory device_memory();
 
-// "NVIDIA H100 PCIe, 79 GiB, compute 9.0", or what the emulator calls itself.
-const char* cuda_device_name();
-
 }  // namespace addp

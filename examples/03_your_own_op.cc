@@ -15,8 +15,7 @@ using namespace addp;
 namespace {
 
 // 1. The kernels: plain loops over pointers, a template on the number type, split into fixed ranges (never by the
-// number
-//    of threads), so that the result is the same for any number of them.
+//    number of threads), so that the result is the same for any number of them.
 template <class T>
 void softplus_fwd(Cpu, T* y, const T* x, int64_t n) {
   parallel_ranges(n, 16384, [&](int64_t begin, int64_t end) {
@@ -31,6 +30,17 @@ void softplus_bwd(Cpu, T* dx, const T* dy, const T* x, int64_t n) {
   parallel_ranges(n, 16384, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) dx[i] = dy[i] / (1 + std::exp(-x[i]));
   });
+}
+
+// On a GPU the same two loops would be kernels in a .cu file (cuda/elementwise.cu has such ones, docs/cuda.md
+// explains).
+template <class T>
+void softplus_fwd(Cuda, T*, const T*, int64_t) {
+  fail(ErrorKind::device, "softplus: this lesson has no CUDA kernels");
+}
+template <class T>
+void softplus_bwd(Cuda, T*, const T*, const T*, int64_t) {
+  fail(ErrorKind::device, "softplus: this lesson has no CUDA kernels");
 }
 
 // 2. The op: compute the value, then record how a gradient flows back. The closure captures the input and never the

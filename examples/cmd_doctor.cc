@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "autograd/ops.h"
+#include "tensor/dispatch.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
 
@@ -50,6 +51,19 @@ double matmul_speed() {
   return 2e-9 * n * n * n / best;
 }
 
+void print_devices() {
+  std::printf("devices     cpu");
+  if constexpr (kHasDevice) {
+    try {
+      current_cuda();
+      std::printf(", %s (%s)", cuda_backend_name(), cuda_device_name());
+    } catch (const Error& error) {
+      std::printf("; %s", error.what());
+    }
+  }
+  std::printf("\n");
+}
+
 }  // namespace
 
 int cmd_doctor() {
@@ -57,7 +71,7 @@ int cmd_doctor() {
   const bool supported = machine_supports_build();
   std::printf("build       g++ %s, %s%s\n", __VERSION__, instruction_set(),
               supported ? "" : "  <- this machine lacks it: build with `make ARCH=x86-64-v3`");
-  std::printf("devices     cpu\n");
+  print_devices();
   std::printf("threads     %d of %ld cores (--threads or ADDP_THREADS)\n", num_threads(),
               sysconf(_SC_NPROCESSORS_ONLN));
   std::printf("memory      %.1f GiB\n", memory_gib);

@@ -5,12 +5,16 @@
 #include <iostream>
 
 #include "examples/parity.h"
+#include "examples/run_config.h"
 
 namespace addp {
 
-int run_parity(const std::string& folder) { return run_parity(folder, std::cout); }
+int run_parity(const std::string& folder, const CommonOptions& options) {
+  apply(options);
+  return run_parity(folder, std::cout, network_options(options).device);
+}
 
-int run_parity(const std::string& folder, std::ostream& out) {
+int run_parity(const std::string& folder, std::ostream& out, Device device) {
   std::error_code ignored;
   check_as(ErrorKind::data, std::filesystem::is_directory(folder, ignored), folder, ": no such folder");
   parity::Golden golden(folder);
@@ -24,7 +28,7 @@ int run_parity(const std::string& folder, std::ostream& out) {
     report.begin(precision);
     for (auto run : {parity::check_vqgan, parity::check_predictor, parity::check_addp, parity::check_sampler,
                      parity::check_mask_ratios, parity::check_classifier, parity::check_fine_tuning, parity::check_gan})
-      run(golden, report, {precision, Device::cpu});
+      run(golden, report, {precision, device});
   }
   return report.print() ? 0 : static_cast<int>(ErrorKind::check_failed);
 }

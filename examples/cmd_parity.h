@@ -3,6 +3,9 @@
 #include <iosfwd>
 #include <string>
 
+#include "examples/options.h"
+#include "tensor/tensor.h"
+
 namespace addp {
 
 // Reads a folder with the layout of tests/golden, takes all sizes from the files' metadata and tensor shapes, runs the
@@ -13,7 +16,7 @@ namespace addp {
 // the other side of 0 changes the gradients by about 1e-3. Returns 0, or 7 when an error exceeds 1e-6 in float64 or
 // 1e-4 in float32, is not a number, or when codes or masks are not exactly equal. Throws Error(data) that names a
 // missing or misshapen file or tensor.
-int run_parity(const std::string& folder);
-int run_parity(const std::string& folder, std::ostream& out);
+int run_parity(const std::string& folder, const CommonOptions& options);
+int run_parity(const std::string& folder, std::ostream& out, Device device = Device::cpu);
 
 }  // namespace addp

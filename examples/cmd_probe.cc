@@ -25,15 +25,16 @@ struct Examples {
 
 // Images of a split, each seen once, and what the encoder makes of them, as in pre-training.
 Examples collect(const PixelEncoder& encoder, int64_t cells, const Dataset& data, int64_t count, int64_t image_size,
-                 const char* name) {
+                 const char* name, Options on) {
   NoGrad no_grad;
   std::vector<Var> pixels, grid, labels;
   const int64_t batch = 100;
   Progress progress(name, 0, count);
   for (int64_t begin = 0; begin < count; begin += batch) {
     const Batch part = read_batch(data, begin, std::min(begin + batch, count), image_size);
-    grid.emplace_back(grid_features(encoder, part.images, cells, true));
-    pixels.emplace_back(part.images.reshape({part.images.dim(0), -1}));
+    const Tensor images = to(part.images, on);
+    grid.emplace_back(grid_features(encoder, images, cells, true));
+    pixels.emplace_back(images.reshape({images.dim(0), -1}));
     labels.emplace_back(part.labels);
     progress.update(std::min(begin + batch, count), {}, part.images.dim(0));
   }
@@ -56,8 +57,9 @@ Tensor mean_over_cells(const Tensor& grid, int64_t cells) {
 
 int cmd_probe(const ProbeOptions& options) {
   apply(options.common);
+  const Options on = network_options(options.common);
   const RunConfig run = read_run_config(options.run);
-  const auto model = load_addp(options.run);
+  const auto model = load_addp(options.run, on);
   const int64_t size = run.config.image_size;
   const std::string data = options.data.data.empty() ? run.data : options.data.data;
   const auto train_data = open_dataset(data, Split::train, size);
@@ -65,8 +67,8 @@ int cmd_probe(const ProbeOptions& options) {
   const int64_t train_count = options.train > 0 ? std::min(options.train, train_data->size()) : train_data->size();
   const int64_t test_count = options.test > 0 ? std::min(options.test, test_data->size()) : test_data->size();
   const int64_t cells = std::gcd(run.config.grid(), kCells);
-  const Examples train = collect(model->encoder, cells, *train_data, train_count, size, "features, train");
-  const Examples test = collect(model->encoder, cells, *test_data, test_count, size, "features, test");
+  const Examples train = collect(model->encoder, cells, *train_data, train_count, size, "features, train", on);
+  const Examples test = collect(model->encoder, cells, *test_data, test_count, size, "features, test", on);
 
   StageConfig recipe = run.config.train_probe;
   if (options.steps > 0) recipe.steps = options.steps;

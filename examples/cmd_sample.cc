@@ -60,11 +60,12 @@ void write_images(const Tensor& images, const std::string& folder, int64_t first
 
 int cmd_sample(const SampleOptions& options) {
   apply(options.common);
+  const Options on = network_options(options.common);
   NoGrad no_grad;
   const RunConfig run = read_run_config(options.run);
-  const auto model = load_addp(options.run);
+  const auto model = load_addp(options.run, on);
   const std::string tokenizer = options.tokenizer.empty() ? run.tokenizer : options.tokenizer;
-  const auto vqgan = load_vqgan(tokenizer);
+  const auto vqgan = load_vqgan(tokenizer, on);
   check_fits(*vqgan, run.config, tokenizer);
   const SamplerConfig config = sampler_config(options, run.config.sampler);
   const std::string out = options.out.empty() ? options.run + "/samples" : options.out;
@@ -88,19 +89,21 @@ int cmd_sample(const SampleOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
   for (int64_t done = 0; done < options.count; done += options.batch) {
     const int64_t B = std::min(options.batch, options.count - done);
-    SamplerState start = start_sampling(B, L, {});
+    SamplerState start = start_sampling(B, L, on);
     if (inpaint) {
       Shape shape = originals.shape();
       shape[0] = B;
       const Tensor image = originals.view(done * originals.numel() / originals.dim(0), shape);
-      start = start_inpainting(*vqgan, vqgan->encode_codes(Var(image)), inpainting_mask(options.inpaint, B, grid));
+      start = start_inpainting(*vqgan, vqgan->encode_codes(Var(to(image, on))),
+                               to(inpainting_mask(options.inpaint, B, grid), on));
     }
     const StepCallback callback =
         done == 0 ? StepCallback([&](const SamplerState& s) { strip.add(s); }) : StepCallback();
     const Samples samples = sample(*model, *vqgan, start, config, rng, callback);
-    if (done == 0) strip_end = samples.image;
-    write_images(samples.image, out + "/images", done);
-    parts.emplace_back(samples.image);
+    const Tensor sampled = to(samples.image, Options());
+    if (done == 0) strip_end = sampled;
+    write_images(sampled, out + "/images", done);
+    parts.emplace_back(sampled);
     progress.update(done + B, {}, B);
   }
   progress.finish();

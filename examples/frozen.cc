@@ -33,20 +33,20 @@ Config config_of(const std::string& run_folder, const std::string& stage) {
 
 }  // namespace
 
-std::unique_ptr<Vqgan> load_vqgan(const std::string& run_folder) {
-  auto vqgan = std::make_unique<Vqgan>(config_of(run_folder, "vqgan").vqgan, Options());
+std::unique_ptr<Vqgan> load_vqgan(const std::string& run_folder, Options options) {
+  auto vqgan = std::make_unique<Vqgan>(config_of(run_folder, "vqgan").vqgan, options);
   load_frozen(*vqgan, run_folder);
   return vqgan;
 }
 
-std::unique_ptr<TokenPredictor> load_predictor(const std::string& run_folder) {
-  auto predictor = std::make_unique<TokenPredictor>(config_of(run_folder, "predictor"), Options());
+std::unique_ptr<TokenPredictor> load_predictor(const std::string& run_folder, Options options) {
+  auto predictor = std::make_unique<TokenPredictor>(config_of(run_folder, "predictor"), options);
   load_frozen(*predictor, run_folder);
   return predictor;
 }
 
-std::unique_ptr<Addp> load_addp(const std::string& run_folder) {
-  auto model = std::make_unique<Addp>(config_of(run_folder, "addp"), Options());
+std::unique_ptr<Addp> load_addp(const std::string& run_folder, Options options) {
+  auto model = std::make_unique<Addp>(config_of(run_folder, "addp"), options);
   load_frozen(*model, run_folder);
   return model;
 }

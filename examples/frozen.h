@@ -15,9 +15,9 @@ namespace addp {
 std::string weights_file(const std::string& run_folder);
 
 // Each throws Error(usage) when the folder holds a run of another stage, Error(checkpoint) when weights do not fit.
-std::unique_ptr<Vqgan> load_vqgan(const std::string& run_folder);
-std::unique_ptr<TokenPredictor> load_predictor(const std::string& run_folder);
-std::unique_ptr<Addp> load_addp(const std::string& run_folder);
+std::unique_ptr<Vqgan> load_vqgan(const std::string& run_folder, Options options);
+std::unique_ptr<TokenPredictor> load_predictor(const std::string& run_folder, Options options);
+std::unique_ptr<Addp> load_addp(const std::string& run_folder, Options options);
 
 // Throw Error(checkpoint) unless the network gives the codes that a configuration's transformers expect.
 void check_fits(const Vqgan& vqgan, const Config& config, const std::string& run_folder);

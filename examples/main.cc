@@ -23,8 +23,9 @@ using namespace addp;
 namespace {
 
 void add_common(CLI::App* app, CommonOptions& o) {
-  app->add_option("--device", o.device, "where to compute")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
+  app->add_option("--device", o.device,
+                  "cpu, cuda (a GPU; build/cuda/addp), or emulated (the CUDA kernels without a GPU, slow: for tests)")
+      ->check(CLI::IsMember({"cpu", "cuda", "emulated"}))
       ->capture_default_str();
   app->add_option("--threads", o.threads, "threads; 0: ADDP_THREADS, else all cores")->check(CLI::Range(0, 256));
   app->add_option("--seed", o.seed, "every random number follows from it")->capture_default_str();
@@ -176,6 +177,7 @@ int main(int argc, char** argv) {
   add_common(gradcheck, common);
   CLI::App* parity = app.add_subcommand("parity", "compare with the reference data of a folder");
   parity->add_option("folder", path, "folder of *_weights and *_expected safetensors files")->required();
+  add_common(parity, common);
   CLI::App* data_command = app.add_subcommand("data", "work on data sets");
   data_command->require_subcommand(1);
   CLI::App* data_check = data_command->add_subcommand("check", "name every unreadable or odd file");
@@ -201,7 +203,7 @@ int main(int argc, char** argv) {
     if (*report) return cmd_report(path);
     if (*inspect) return run_inspect(path);
     if (*gradcheck) return cmd_gradcheck(common);
-    if (*parity) return run_parity(path);
+    if (*parity) return run_parity(path, common);
     if (*data_check) return cmd_data_check(data);
     if (*doctor) return cmd_doctor();
     return static_cast<int>(ErrorKind::usage);

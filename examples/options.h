@@ -8,8 +8,8 @@ namespace addp {
 
 // Of every subcommand that computes.
 struct CommonOptions {
-  std::string device = "cpu";
-  int threads = 0;  // 0: ADDP_THREADS, else the number of cores
+  std::string device = "cpu";  // or what cuda_backend_name() says: "cuda", or "emulated" without a GPU
+  int threads = 0;             // 0: ADDP_THREADS, else the number of cores
   uint64_t seed = 1;
 };
 

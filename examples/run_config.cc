@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "examples/suggest.h"
+#include "tensor/dispatch.h"
 #include "tensor/error.h"
 #include "tensor/files.h"
 #include "tensor/parallel.h"
@@ -108,9 +109,19 @@ std::string differences(const RunConfig& old, const RunConfig& now) {
 }
 
 void apply(const CommonOptions& options) {
-  check_as(ErrorKind::device, options.device == "cpu", "--device ", options.device,
-           ": this build has no CUDA support; use --device cpu");
+  if (options.device != "cpu") {
+    check_as(ErrorKind::device, kHasDevice && options.device == cuda_backend_name(), "--device ", options.device,
+             options.device == "cuda"
+                 ? ": this program was built without nvcc; `make cuda` builds build/cuda/addp, or use"
+                 : ": this program was built for GPUs; `make` builds build/addp, or use",
+             " --device cpu");
+    if constexpr (kHasDevice) current_cuda();  // fails here where there is no GPU
+  }
   if (options.threads > 0) set_num_threads(options.threads);
+}
+
+Options network_options(const CommonOptions& options) {
+  return {DType::f32, options.device == "cpu" ? Device::cpu : Device::cuda};
 }
 
 }  // namespace addp

@@ -4,6 +4,7 @@
 
 #include "addp/config.h"
 #include "examples/options.h"
+#include "tensor/tensor.h"
 
 namespace addp {
 
@@ -24,7 +25,9 @@ RunConfig read_run_config(const std::string& run_folder);  // throws Error(check
 // Which fields differ, and how: "run.seed was 1, is 2"; empty when none does.
 std::string differences(const RunConfig& old, const RunConfig& now);
 
-// Sets the number of threads and refuses devices that this build lacks.
+// Sets the number of threads, and refuses devices that this build or this machine lacks.
 void apply(const CommonOptions& options);
+// What the networks of a command are made of: float32 on the chosen device.
+Options network_options(const CommonOptions& options);
 
 }  // namespace addp

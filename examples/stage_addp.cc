@@ -5,6 +5,7 @@
 #include "examples/frozen.h"
 #include "examples/model_trainer.h"
 #include "examples/pictures.h"
+#include "examples/run_config.h"
 #include "examples/stage.h"
 
 namespace addp {
@@ -13,14 +14,19 @@ namespace {
 class AddpStage : public Stage {
  public:
   AddpStage(const Config& config, std::unique_ptr<Vqgan> vqgan, std::unique_ptr<TokenPredictor> predictor,
-            uint64_t seed)
-      : config_(config), vqgan_(std::move(vqgan)), predictor_(std::move(predictor)), model_(config, {}), seed_(seed) {
+            uint64_t seed, Options on)
+      : config_(config),
+        on_(on),
+        vqgan_(std::move(vqgan)),
+        predictor_(std::move(predictor)),
+        model_(config, on),
+        seed_(seed) {
     initialize(model_, Rng(seed).fork("addp"));
     trainer_.emplace(parameters(model_), config.train_addp);
   }
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
-    const Tensor codes = vqgan_->encode_codes(Var(batch.images));
+    const Tensor codes = vqgan_->encode_codes(Var(to(batch.images, on_)));
     const StepResult result = training_step(model_, *vqgan_, *predictor_, codes, rng, Mode{true, &rng});
     const double loss = result.loss.item();
     const double accuracy =
@@ -43,10 +49,11 @@ class AddpStage : public Stage {
     Rng rng = Rng(seed_).fork("pictures");
     return trainer_->with_average([&] {
       AlternationStrip strip(3);
-      const Samples samples = sample(model_, *vqgan_, start_sampling(16, config_.tokens(), {}), config_.sampler, rng,
+      const Samples samples = sample(model_, *vqgan_, start_sampling(16, config_.tokens(), on_), config_.sampler, rng,
                                      [&](const SamplerState& state) { strip.add(state); });
-      return std::vector<Picture>{{"addp_samples", grid_png(samples.image, 8)},
-                                  {"alternation", strip.png(samples.image)},
+      const Tensor image = to(samples.image, Options());
+      return std::vector<Picture>{{"addp_samples", grid_png(image, 8)},
+                                  {"alternation", strip.png(image)},
                                   {"noisy_images", noisy_images(test_images, rng)}};
     });
   }
@@ -54,13 +61,14 @@ class AddpStage : public Stage {
  private:
   // What the encoder is trained on: test images above their noisy versions x_t.
   std::string noisy_images(const Batch& test_images, Rng& rng) {
-    const Tensor codes = vqgan_->encode_codes(Var(test_images.images));
-    const NestedMasks masks = draw_nested_masks(codes.dim(0), codes.dim(1), config_.masking, rng, {});
+    const Tensor codes = vqgan_->encode_codes(Var(to(test_images.images, on_)));
+    const NestedMasks masks = draw_nested_masks(codes.dim(0), codes.dim(1), config_.masking, rng, on_);
     const Diffused diffused = diffuse(*vqgan_, *predictor_, codes, masks, config_.objective);
-    return pairs_png(test_images.images, diffused.noisy_image, 8);
+    return pairs_png(test_images.images, to(diffused.noisy_image, Options()), 8);
   }
 
   Config config_;
+  Options on_;
   std::unique_ptr<Vqgan> vqgan_;
   std::unique_ptr<TokenPredictor> predictor_;
   Addp model_;
@@ -75,11 +83,12 @@ std::unique_ptr<Stage> make_addp_stage(const Config& config, const TrainOptions&
       ErrorKind::usage, !options.tokenizer.empty() && !options.predictor.empty(),
       "train addp: needs --tokenizer RUN and --predictor RUN (the run folders of `addp train vqgan` and `addp train "
       "predictor`)");
-  auto vqgan = load_vqgan(options.tokenizer);
+  const Options on = network_options(options.common);
+  auto vqgan = load_vqgan(options.tokenizer, on);
   check_fits(*vqgan, config, options.tokenizer);
-  auto predictor = load_predictor(options.predictor);
+  auto predictor = load_predictor(options.predictor, on);
   check_fits(*predictor, config, options.predictor);
-  return std::make_unique<AddpStage>(config, std::move(vqgan), std::move(predictor), options.common.seed);
+  return std::make_unique<AddpStage>(config, std::move(vqgan), std::move(predictor), options.common.seed, on);
 }
 
 }  // namespace addp

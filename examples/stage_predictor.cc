@@ -5,6 +5,7 @@
 #include "examples/frozen.h"
 #include "examples/model_trainer.h"
 #include "examples/pictures.h"
+#include "examples/run_config.h"
 #include "examples/stage.h"
 
 namespace addp {
@@ -12,15 +13,15 @@ namespace {
 
 class PredictorStage : public Stage {
  public:
-  PredictorStage(const Config& config, std::unique_ptr<Vqgan> vqgan, uint64_t seed)
-      : config_(config), vqgan_(std::move(vqgan)), predictor_(config, {}), seed_(seed) {
+  PredictorStage(const Config& config, std::unique_ptr<Vqgan> vqgan, uint64_t seed, Options on)
+      : config_(config), on_(on), vqgan_(std::move(vqgan)), predictor_(config, on), seed_(seed) {
     initialize(predictor_, Rng(seed).fork("predictor"));
     trainer_.emplace(parameters(predictor_), config.train_predictor);
   }
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
-    const Tensor codes = vqgan_->encode_codes(Var(batch.images));
-    const MageMasks masks = draw_mage_masks(codes.dim(0), codes.dim(1), config_.masking, rng, {});
+    const Tensor codes = vqgan_->encode_codes(Var(to(batch.images, on_)));
+    const MageMasks masks = draw_mage_masks(codes.dim(0), codes.dim(1), config_.masking, rng, on_);
     const TokenPredictor::Result result = predictor_.forward(codes, masks, Mode{true, &rng});
     const double loss = result.loss.item();
     const double accuracy =
@@ -44,13 +45,14 @@ class PredictorStage : public Stage {
     Rng rng = Rng(seed_).fork("pictures");
     return trainer_->with_average([&] {
       const Samples samples =
-          sample_predictor(predictor_, *vqgan_, start_sampling(16, config_.tokens(), {}), config_.sampler, rng);
-      return std::vector<Picture>{{"predictor_samples", grid_png(samples.image, 8)}};
+          sample_predictor(predictor_, *vqgan_, start_sampling(16, config_.tokens(), on_), config_.sampler, rng);
+      return std::vector<Picture>{{"predictor_samples", grid_png(to(samples.image, Options()), 8)}};
     });
   }
 
  private:
   Config config_;
+  Options on_;
   std::unique_ptr<Vqgan> vqgan_;
   TokenPredictor predictor_;
   std::optional<ModelTrainer> trainer_;
@@ -62,9 +64,10 @@ class PredictorStage : public Stage {
 std::unique_ptr<Stage> make_predictor_stage(const Config& config, const TrainOptions& options) {
   check_as(ErrorKind::usage, !options.tokenizer.empty(),
            "train predictor: --tokenizer RUN is missing (the run folder of `addp train vqgan`)");
-  auto vqgan = load_vqgan(options.tokenizer);
+  const Options on = network_options(options.common);
+  auto vqgan = load_vqgan(options.tokenizer, on);
   check_fits(*vqgan, config, options.tokenizer);
-  return std::make_unique<PredictorStage>(config, std::move(vqgan), options.common.seed);
+  return std::make_unique<PredictorStage>(config, std::move(vqgan), options.common.seed, on);
 }
 
 }  // namespace addp

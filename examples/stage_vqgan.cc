@@ -6,6 +6,7 @@
 #include "examples/frozen.h"
 #include "examples/model_trainer.h"
 #include "examples/pictures.h"
+#include "examples/run_config.h"
 #include "examples/stage.h"
 #include "nn/codebook_ema.h"
 #include "nn/discriminator.h"
@@ -27,8 +28,8 @@ std::vector<NamedVar> gradient_parameters(Vqgan& vqgan) {
 
 class VqganStage : public Stage {
  public:
-  VqganStage(const Config& config, const std::string& lpips_file, uint64_t seed)
-      : config_(config), vqgan_(config.vqgan, {}), usage_(config.codes()) {
+  VqganStage(const Config& config, const std::string& lpips_file, uint64_t seed, Options on)
+      : config_(config), on_(on), vqgan_(config.vqgan, on), usage_(config.codes()) {
     const Rng rng(seed);
     initialize(vqgan_, rng.fork("vqgan"));
     if (config.tokenizer.ema_codebook) ema_.emplace(vqgan_.quantizer, CodebookEmaConfig());
@@ -36,12 +37,12 @@ class VqganStage : public Stage {
     if (config.tokenizer.gan_start >= 0) {
       discriminator_.emplace(
           DiscriminatorConfig{config.vqgan.image_channels, config.tokenizer.ndf, config.tokenizer.discriminator_layers},
-          Options());
+          on);
       initialize(*discriminator_, rng.fork("discriminator"));
       discriminator_trainer_.emplace(parameters(*discriminator_), discriminator_recipe());
     }
     if (!lpips_file.empty()) {
-      lpips_.emplace(Options());
+      lpips_.emplace(on);
       load_state_dict(*lpips_, read_safetensors(lpips_file).tensors, {lpips_file});
     }
     std::fprintf(stderr, "losses: L1%s%s\n", lpips_ ? " + LPIPS" : "",
@@ -52,7 +53,7 @@ class VqganStage : public Stage {
   }
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
-    const Var image(batch.images);
+    const Var image(to(batch.images, on_));
     const Var z = vqgan_.encode(image);
     if (ema_ && step == 0) {
       Rng start = rng.fork("codebook");
@@ -127,8 +128,8 @@ class VqganStage : public Stage {
   std::vector<Picture> pictures(const Batch& test_images) override {
     NoGrad no_grad;
     return trainer_->with_average([&] {
-      const Tensor decoded = decode_codes(vqgan_, vqgan_.encode_codes(Var(test_images.images)));
-      return std::vector<Picture>{{"reconstructions", pairs_png(test_images.images, decoded, 8)}};
+      const Tensor decoded = decode_codes(vqgan_, vqgan_.encode_codes(Var(to(test_images.images, on_))));
+      return std::vector<Picture>{{"reconstructions", pairs_png(test_images.images, to(decoded, Options()), 8)}};
     });
   }
 
@@ -164,6 +165,7 @@ class VqganStage : public Stage {
   }
 
   Config config_;
+  Options on_;
   Vqgan vqgan_;
   CodebookUsage usage_;
   std::optional<CodebookEma> ema_;
@@ -176,7 +178,7 @@ class VqganStage : public Stage {
 }  // namespace
 
 std::unique_ptr<Stage> make_vqgan_stage(const Config& config, const TrainOptions& options) {
-  return std::make_unique<VqganStage>(config, options.lpips, options.common.seed);
+  return std::make_unique<VqganStage>(config, options.lpips, options.common.seed, network_options(options.common));
 }
 
 }  // namespace addp

@@ -1,4 +1,4 @@
-// From a tensor's runtime dtype and device to a kernel's compile-time T and tag. The only #ifdef of the tree is here.
+// From a tensor's runtime dtype and device to a kernel's compile-time T and tag.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -13,6 +13,7 @@ struct Cuda {
   void* stream;
 };
 Cuda current_cuda();              // starts the device on its first call; throws Error(device) where there is none
+const char* cuda_device_name();   // "NVIDIA H100 PCIe, 79 GiB, compute 9.0", or what the emulator calls itself
 const char* cuda_backend_name();  // what this build's .cu files were made for: "cuda" (a GPU) or "emulated"
 
 namespace kernel {
@@ -43,13 +44,19 @@ struct AdamwStep {
 
 }  // namespace kernel
 
+#ifdef ADDP_CUDA
+inline constexpr bool kHasDevice = true;
+#else
+inline constexpr bool kHasDevice = false;
+#endif
+
 // Calls f(tag) for a device.
 template <class F>
 void dispatch_device(Device device, F&& f) {
 #ifdef ADDP_CUDA
   if (device == Device::cuda) return f(current_cuda());
 #endif
-  check_as(ErrorKind::device, device == Device::cpu, "device: this build has no CUDA support");
+  check_as(ErrorKind::device, device == Device::cpu, "device: this build has no CUDA kernels");
   f(Cpu{});
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "cuda/memory_pool.h"
 #include "tensor/allocator.h"
 #include "tensor/dispatch.h"
 
@@ -58,11 +59,25 @@ int64_t dtype_size(DType dtype) {
 }
 
 Storage::Storage(int64_t bytes, Device device) : bytes(bytes), device(device) {
-  check_as(ErrorKind::device, device == Device::cpu, "storage: this build has no CUDA support");
+  if constexpr (kHasDevice) {
+    if (device == Device::cuda) {
+      data = device_allocate(bytes);
+      return;
+    }
+  }
+  check_as(ErrorKind::device, device == Device::cpu, "storage: this build has no CUDA kernels");
   data = allocate(bytes);
 }
 
-Storage::~Storage() { deallocate(data, bytes); }
+Storage::~Storage() {
+  if constexpr (kHasDevice) {
+    if (device == Device::cuda) {
+      device_deallocate(data, bytes);
+      return;
+    }
+  }
+  deallocate(data, bytes);
+}
 
 Tensor::Tensor(Shape shape, Options options) : shape_(std::move(shape)), numel_(shape_.numel()), options_(options) {
   check(numel_ <= std::numeric_limits<int64_t>::max() / dtype_size(options.dtype), "tensor: too many bytes in ",
@@ -144,10 +159,26 @@ template std::vector<double> to_vector(const Tensor&);
 template std::vector<int64_t> to_vector(const Tensor&);
 template std::vector<uint8_t> to_vector(const Tensor&);
 
+// Between the host and the device; other dtypes are converted on the host.
+static void copy_across(const Tensor& dst, const Tensor& src) {
+  if constexpr (kHasDevice) {
+    if (dst.device() == Device::cuda) {
+      const Tensor host = to(src, {dst.dtype(), Device::cpu});
+      copy_to_device(current_cuda(), dst.raw(), host.raw(), host.bytes());
+    } else {
+      const Tensor host = src.dtype() == dst.dtype() ? dst : empty(src.shape(), {src.dtype(), Device::cpu});
+      copy_to_host(current_cuda(), host.raw(), src.raw(), src.bytes());
+      if (src.dtype() != dst.dtype()) copy_into(dst, host);
+    }
+  } else {
+    fail(ErrorKind::device, "copy_into: this build has no CUDA kernels");
+  }
+}
+
 void copy_into(const Tensor& dst, const Tensor& src) {
   check(dst.shape() == src.shape(), "copy_into: destination is ", dst.shape(), ", source is ", src.shape());
-  check_as(ErrorKind::device, dst.device() == src.device(), "copy_into: this build has no CUDA support");
   if (src.numel() == 0) return;
+  if (dst.device() != src.device()) return copy_across(dst, src);
   dispatch_any(dst, [&](auto dev, auto to) {
     using To = decltype(to);
     if (dst.dtype() == src.dtype()) {

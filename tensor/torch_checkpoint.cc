@@ -50,7 +50,8 @@ std::string stored_dtype(const std::string& storage_type) {
 
 class TorchFile {
  public:
-  explicit TorchFile(const std::string& path, const std::string& entry = "") : path_(path), file_(path, std::ios::binary) {
+  explicit TorchFile(const std::string& path, const std::string& entry = "")
+      : path_(path), file_(path, std::ios::binary) {
     need(file_.is_open(), "cannot be opened");
     std::string start(8, '\0');
     file_.read(start.data(), 8);

@@ -6,21 +6,22 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tensor/dispatch.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
 
 namespace addp {
 namespace {
 
-// Leaves with the same values in either dtype.
-std::vector<Var> random_leaves(const std::vector<Shape>& shapes, const CheckOpOptions& options, DType dtype) {
+// Leaves with the same values in either dtype, on either device.
+std::vector<Var> random_leaves(const std::vector<Shape>& shapes, const CheckOpOptions& options, Options on) {
   Rng rng(20240517);
   std::vector<Var> leaves;
   for (const Shape& shape : shapes) {
     std::vector<double> values(shape.numel());
     // float32 values, so that both runs start from the same numbers
     for (double& v : values) v = static_cast<float>(options.low + (options.high - options.low) * rng.uniform());
-    leaves.emplace_back(to(from_vector(values, shape), {dtype, Device::cpu}), true);
+    leaves.emplace_back(to(from_vector(values, shape), on), true);
   }
   return leaves;
 }
@@ -35,8 +36,8 @@ Var projection(const Var& y) {
 
 // Output and gradients of f.
 std::vector<Tensor> run(const std::vector<Shape>& shapes, const OpUnderTest& f, const CheckOpOptions& options,
-                        DType dtype) {
-  std::vector<Var> leaves = random_leaves(shapes, options, dtype);
+                        Options on) {
+  std::vector<Var> leaves = random_leaves(shapes, options, on);
   const Var y = f(leaves);
   std::vector<Tensor> results{y.value()};
   backward(projection(y));
@@ -52,33 +53,57 @@ double relative_error(const Tensor& found, const Tensor& expected) {
   return error / scale;
 }
 
+void check_gradients(const std::vector<Shape>& shapes, const OpUnderTest& f, const CheckOpOptions& options,
+                     Device device, int64_t samples) {
+  std::vector<Var> leaves = random_leaves(shapes, options, {DType::f64, device});
+  std::vector<NamedVar> named;
+  for (size_t i = 0; i < leaves.size(); ++i) named.push_back({concat_text("input ", i), leaves[i]});
+  const GradcheckResult result = gradcheck([&] { return projection(f(leaves)); }, named, samples);
+  INFO("gradient of ", result.name, " at ", result.index, ": analytic ", result.analytic, ", numeric ", result.numeric);
+  CHECK(result.worst_error < 1e-6);
+}
+
+std::string result_name(size_t i) { return i == 0 ? "output" : concat_text("gradient of input ", i - 1); }
+
+// The device against the CPU in both precisions, and the same bits each time. Every element is compared in float64,
+// where the CPU's gradients are checked in full, so that a few difference quotients suffice here.
+void check_on_device(const std::vector<Shape>& shapes, const OpUnderTest& f, const CheckOpOptions& options,
+                     const std::vector<Tensor>& expected) {
+  check_gradients(shapes, f, options, Device::cuda, 1);
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    const std::vector<Tensor> found = run(shapes, f, options, {dtype, Device::cuda});
+    const std::vector<Tensor> again = run(shapes, f, options, {dtype, Device::cuda});
+    for (size_t i = 0; i < found.size(); ++i) {
+      INFO(result_name(i), " on the device in ", dtype_name(dtype));
+      REQUIRE(found[i].device() == Device::cuda);
+      CHECK(relative_error(found[i], expected[i]) < (dtype == DType::f64 ? 1e-10 : options.f32_tolerance));
+      CHECK(same_bits(again[i], found[i]));
+    }
+  }
+}
+
 }  // namespace
 
 void check_op(const std::vector<Shape>& shapes, const OpUnderTest& f, CheckOpOptions options) {
-  std::vector<Var> leaves = random_leaves(shapes, options, DType::f64);
-  std::vector<NamedVar> named;
-  for (size_t i = 0; i < leaves.size(); ++i) named.push_back({concat_text("input ", i), leaves[i]});
-  const GradcheckResult result = gradcheck([&] { return projection(f(leaves)); }, named);
-  INFO("gradient of ", result.name, " at ", result.index, ": analytic ", result.analytic, ", numeric ", result.numeric);
-  CHECK(result.worst_error < 1e-6);
-
-  const std::vector<Tensor> expected = run(shapes, f, options, DType::f64);
-  const std::vector<Tensor> found = run(shapes, f, options, DType::f32);
+  check_gradients(shapes, f, options, Device::cpu, 0);
+  const std::vector<Tensor> expected = run(shapes, f, options, {DType::f64, Device::cpu});
+  const std::vector<Tensor> found = run(shapes, f, options, {DType::f32, Device::cpu});
   for (size_t i = 0; i < found.size(); ++i) {
-    INFO((i == 0 ? "output" : concat_text("gradient of input ", i - 1)), " in float32");
+    INFO(result_name(i), " in float32");
     CHECK(relative_error(found[i], expected[i]) < options.f32_tolerance);
   }
 
   const int before = num_threads();
   for (int threads : {1, 2, 5}) {
     set_num_threads(threads);
-    const std::vector<Tensor> again = run(shapes, f, options, DType::f32);
+    const std::vector<Tensor> again = run(shapes, f, options, {DType::f32, Device::cpu});
     for (size_t i = 0; i < found.size(); ++i) {
       INFO(threads, " threads, result ", i);
       CHECK(same_bits(again[i], found[i]));
     }
   }
   set_num_threads(before);
+  if constexpr (kHasDevice) check_on_device(shapes, f, options, expected);
 }
 
 }  // namespace addp

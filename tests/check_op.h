@@ -3,7 +3,10 @@
 // runs f on random leaves of those shapes and checks
 //   - float64: gradients of a random projection of f's output against central differences, relative error below 1e-6;
 //   - float32: value and gradients against the float64 run;
-//   - the same bits for 1, 2 and 5 threads.
+//   - the same bits for 1, 2 and 5 threads;
+//   - on the device (a GPU, or its emulator): value and gradients against the CPU's in both precisions, a difference
+//     quotient per input, the same bits twice.
+// Constants of f may live on the CPU where the op says so (indices, masks, labels); otherwise f makes them like v[0].
 // Call it with odd sizes too. How to add an op: README.md.
 #pragma once
 #include <functional>

@@ -10,10 +10,11 @@ namespace addp::kernel {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
-constexpr int kBlock = 256;              // threads of a block, unless a kernel has reason to differ
+constexpr int kBlock = 256;   // threads of a block, unless a kernel has reason to differ
+constexpr int kResident = 4;  // such blocks that a multiprocessor holds at least: up to 64 registers a thread
 constexpr int64_t kMaxBlocks = 1 << 16;  // beyond this, threads walk on by the size of the grid
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+__host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Blocks for `items` at `per_block` to a block; kernels loop, so that any number is right.
 inline dim3 grid_for(int64_t items, int64_t per_block = kBlock) {
@@ -23,6 +24,11 @@ inline dim3 grid_for(int64_t items, int64_t per_block = kBlock) {
 
 // One thread an item, blocks of kBlock.
 inline Dims dims_for(Cuda dev, int64_t items) { return Dims{grid_for(items), dim3(kBlock), 0, stream_of(dev)}; }
+// The same for n elements of T that a thread takes by the pack when `packed`; see for_packs.
+template <class T>
+Dims pack_dims(Cuda dev, int64_t n, bool packed) {
+  return dims_for(dev, packed ? ceil_div(n, static_cast<int64_t>(16 / sizeof(T))) : n);
+}
 
 __device__ inline int64_t thread_index() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline int64_t thread_count() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
@@ -130,6 +136,7 @@ struct Team {
   static_assert(kThreads == 1 || kThreads == kWarp || (kThreads > kWarp && kThreads % kWarp == 0));
   static constexpr int kSize = kThreads;
   static constexpr int kBlockSize = kThreads > kWarp ? kThreads : kBlock;
+  static constexpr int kResident = 1024 / kBlockSize;
   static constexpr int kPerBlock = kBlockSize / kThreads;
 
   __device__ static int rank() { return static_cast<int>(threadIdx.x) % kThreads; }

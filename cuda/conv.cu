@@ -1,9 +1,12 @@
 // Convolution of [B, C, H, W] images as products of tiles; the matrix of all patches never exists.
-//   forward           y[co, pixel] = sum over (tap, ci) of weight * x. A block owns 64 channels of a run of pixels; at each
-//                     step it holds 16 channels of x, shifted by one tap, in shared memory while the next are on the way.
+//   forward           y[co, pixel] = sum over (tap, ci) of weight * x. A block owns 64 channels of a run of pixels; at
+//   each
+//                     step it holds 16 channels of x, shifted by one tap, in shared memory while the next are on the
+//                     way.
 //   gradient of data  the same kernel: each of the stride x stride phases of dx is a convolution of dy with those taps
 //                     that reach it, in reversed direction.
-//   of weights        dweight[co, (ci, tap)] = sum over pixels; the pixels are cut into a number of parts that depends on
+//   of weights        dweight[co, (ci, tap)] = sum over pixels; the pixels are cut into a number of parts that depends
+//   on
 //                     the shape only, whose sums are added in order.
 #include "cuda/context.h"
 #include "cuda/tile.cuh"
@@ -16,7 +19,7 @@ constexpr int kDepth = 16;  // input channels per step of the forward pass
 template <class T>
 constexpr int kColumnQuads = sizeof(T) == 4 ? 2 : 1;
 template <class T>
-constexpr int kColumns = kTileSide * kColumnQuads<T>;  // pixels of a tile
+constexpr int kColumns = kTileSide* kColumnQuads<T>;  // pixels of a tile
 
 constexpr int kWantedBlocks = 528;  // four for each multiprocessor of a H100
 constexpr int kFewestSteps = 8;     // of a part of the gradient of the weights
@@ -89,9 +92,8 @@ struct Carried {
                         const Axis& h, const Step& step) {
     const int thread = static_cast<int>(threadIdx.x);
     const int64_t tap = int64_t{v.tap_first + step.tap_y * v.tap_step} * c.kw + h.tap_first + step.tap_x * h.tap_step;
-    weights = *reinterpret_cast<const Quad<T>*>(weight +
-                                                (tap * c.padded_in + step.channel + thread / 16) * c.padded_out +
-                                                thread % 16 * 4);
+    weights = *reinterpret_cast<const Quad<T>*>(
+        weight + (tap * c.padded_in + step.channel + thread / 16) * c.padded_out + thread % 16 * 4);
     y += step.tap_y * v.direction, x += step.tap_x * h.direction;
     const bool inside = y >= 0 && y < c.in_height && x >= 0 && x < c.in_width;
     const int channel = step.channel + thread / kColumns<T>;
@@ -192,15 +194,14 @@ void convolve(Cuda dev, T* y, const T* x, const T* weight, const T* bias, Convol
   c.padded_out = static_cast<int>(ceil_div(c.out_channels, kTileSide) * kTileSide);
   const int64_t size = int64_t{c.kh} * c.kw * c.padded_in * c.padded_out;
   const Scratch packed(dev, size * static_cast<int64_t>(sizeof(T)));
-  T* to = static_cast<T*>(packed.data);
-  launch(pack_weight_kernel<T>, {grid_of(ceil_div(size, kTileThreads)), kTileThreads, 0, dev.stream}, to, weight, size,
-         c.out_channels, c.in_channels, c.kh * c.kw, row_step, channel_step, c.padded_out, c.padded_in);
+  launch(pack_weight_kernel<T>, {grid_of(ceil_div(size, kTileThreads)), kTileThreads, 0, dev.stream}, packed.as<T>(),
+         weight, size, c.out_channels, c.in_channels, c.kh * c.kw, row_step, channel_step, c.padded_out, c.padded_in);
   const int step = kBackward ? c.stride : 1;
   const int64_t pixels = c.images * ceil_div(c.out_height, step) * ceil_div(c.out_width, step);  // of the largest phase
   const bool whole_quads = int64_t{c.out_height} * c.out_width % 4 == 0 && is_quad_aligned(y);
   launch(convolve_kernel<T, kBackward>,
-         {grid_of(ceil_div(pixels, kColumns<T>), c.padded_out / kTileSide, step * step), kTileThreads, 0, dev.stream}, y,
-         x, static_cast<const T*>(to), bias, c, whole_quads);
+         {grid_of(ceil_div(pixels, kColumns<T>), c.padded_out / kTileSide, step * step), kTileThreads, 0, dev.stream},
+         y, x, packed.as<T>(), bias, c, whole_quads);
 }
 
 // ---- Gradient of the weights ----
@@ -208,9 +209,10 @@ void convolve(Cuda dev, T* y, const T* x, const T* weight, const T* bias, Convol
 template <class T>
 constexpr int kPixelStep = 128 / sizeof(T);  // pixels per step: a whole line of memory
 template <class T>
-constexpr int kSumQuads = kPixelStep<T> * kPaddedQuads;  // size of an operand in shared memory
+constexpr int kSumQuads = kPixelStep<T>* kPaddedQuads;  // size of an operand in shared memory
 
-// A thread's share of a step: one pixel, and of the 64 rows of dy and of the 64 (ci, tap) of x a quarter of a quad each.
+// A thread's share of a step: one pixel, and of the 64 rows of dy and of the 64 (ci, tap) of x a quarter of a quad
+// each.
 template <class T>
 struct PixelShare {
   static constexpr int kQuads = kPixelStep<T> * kTileQuads / kTileThreads, kGroups = kTileThreads / kPixelStep<T>;
@@ -238,7 +240,8 @@ struct PixelShare {
     const T* rows = dy + (image * s.Co + first_row) * plane + place;
     const T* patch = x + image * s.Ci * s.Hi * s.Wi + y * s.Wi + column;
     for (int i = 0; i < 4 * kQuads; ++i) {
-      const bool inside = y + tap_y[i] >= 0 && y + tap_y[i] < s.Hi && column + tap_x[i] >= 0 && column + tap_x[i] < s.Wi;
+      const bool inside =
+          y + tap_y[i] >= 0 && y + tap_y[i] < s.Hi && column + tap_x[i] >= 0 && column + tap_x[i] < s.Wi;
       left[i / 4].v[i % 4] = pixel < end && first_row + row(i) < s.Co ? rows[int64_t{row(i)} * plane] : T(0);
       right[i / 4].v[i % 4] = pixel < end && inside ? patch[offset[i]] : T(0);
     }
@@ -260,7 +263,8 @@ __global__ void __launch_bounds__(kTileThreads)
   ADDP_MAX_THREADS(kTileThreads);
   ADDP_SHARED(Quad<T>, a, [2 * kSumQuads<T>]);
   ADDP_SHARED(Quad<T>, b, [2 * kSumQuads<T>]);
-  const int first_column = static_cast<int>(blockIdx.x) * kTileSide, first_row = static_cast<int>(blockIdx.y) * kTileSide;
+  const int first_column = static_cast<int>(blockIdx.x) * kTileSide,
+            first_row = static_cast<int>(blockIdx.y) * kTileSide;
   const int begin = static_cast<int>(blockIdx.z) * part_pixels;
   const int end = pixels - begin < part_pixels ? pixels : begin + part_pixels;
   const int lane = static_cast<int>(threadIdx.x) % kPixelStep<T>;
@@ -317,9 +321,20 @@ template <class T>
 void conv2d_fwd(Cuda dev, T* y, const T* x, const T* weight, const T* bias, const ConvShape& s) {
   check_sizes(s);
   const int64_t taps = s.kh * s.kw;
-  const Convolution c{narrow(s.B),  narrow(s.Ci), narrow(s.Hi), narrow(s.Wi),     narrow(s.Co),      narrow(s.Ho),
-                      narrow(s.Wo), narrow(s.kh), narrow(s.kw), narrow(s.stride), narrow(s.pad_top), narrow(s.pad_left),
-                      0,            0};
+  const Convolution c{narrow(s.B),
+                      narrow(s.Ci),
+                      narrow(s.Hi),
+                      narrow(s.Wi),
+                      narrow(s.Co),
+                      narrow(s.Ho),
+                      narrow(s.Wo),
+                      narrow(s.kh),
+                      narrow(s.kw),
+                      narrow(s.stride),
+                      narrow(s.pad_top),
+                      narrow(s.pad_left),
+                      0,
+                      0};
   convolve<T, false>(dev, y, x, weight, bias, c, s.Ci * taps, taps);
 }
 
@@ -327,10 +342,21 @@ template <class T>
 void conv2d_bwd_data(Cuda dev, T* dx, const T* dy, const T* weight, const ConvShape& s) {
   check_sizes(s);
   const int64_t taps = s.kh * s.kw;
-  const Convolution c{narrow(s.B),  narrow(s.Co), narrow(s.Ho), narrow(s.Wo),     narrow(s.Ci),      narrow(s.Hi),
-                      narrow(s.Wi), narrow(s.kh), narrow(s.kw), narrow(s.stride), narrow(s.pad_top), narrow(s.pad_left),
-                      0,            0};
-  convolve<T, true>(dev, dx, dy, weight, static_cast<const T*>(nullptr), c, taps, s.Ci * taps);
+  const Convolution c{narrow(s.B),
+                      narrow(s.Co),
+                      narrow(s.Ho),
+                      narrow(s.Wo),
+                      narrow(s.Ci),
+                      narrow(s.Hi),
+                      narrow(s.Wi),
+                      narrow(s.kh),
+                      narrow(s.kw),
+                      narrow(s.stride),
+                      narrow(s.pad_top),
+                      narrow(s.pad_left),
+                      0,
+                      0};
+  convolve<T, true>(dev, dx, dy, weight, nullptr, c, taps, s.Ci * taps);
 }
 
 template <class T>
@@ -343,12 +369,12 @@ void conv2d_bwd_weight(Cuda dev, T* dweight, const T* dy, const T* x, const Conv
   const int64_t part_steps = ceil_div(steps, wanted < possible ? wanted : possible);
   const int64_t parts = ceil_div(steps, part_steps);
   const Scratch scratch(dev, parts > 1 ? parts * size * static_cast<int64_t>(sizeof(T)) : 0);
-  T* sums = parts > 1 ? static_cast<T*>(scratch.data) : dweight;
+  T* sums = parts > 1 ? scratch.as<T>() : dweight;
   launch(weight_sums_kernel<T>, {grid_of(column_tiles, row_tiles, parts), kTileThreads, 0, dev.stream}, sums, dy, x, s,
          narrow(pixels), narrow(part_steps * kPixelStep<T>));
   if (parts == 1) return;
-  launch(add_parts_kernel<T>, {grid_of(ceil_div(size, kTileThreads)), kTileThreads, 0, dev.stream}, dweight,
-         static_cast<const T*>(sums), size, narrow(parts));
+  launch(add_parts_kernel<T>, {grid_of(ceil_div(size, kTileThreads)), kTileThreads, 0, dev.stream}, dweight, sums, size,
+         narrow(parts));
 }
 
 #define INSTANTIATE(T)                                                                \

@@ -2,27 +2,15 @@
 // computes 64 rows by 64 (or 128) columns; each thread holds 4 rows by 4 (or 8) columns in registers. Both operands lie
 // in shared memory with the summed index outermost, four neighbours at a time, so that every read is 16 bytes or more.
 #pragma once
-#include "cuda/device.h"
+#include "cuda/grid.cuh"
 
 namespace addp::kernel {
 
 constexpr int kTileThreads = 256;
-constexpr int kTileSide = 64;             // rows of a tile
+constexpr int kTileSide = 64;  // rows of a tile
 constexpr int kTileQuads = kTileSide / 4;
-constexpr int kPaddedQuads = kTileQuads + 1;  // row length of operands that are transposed on the way: no bank conflicts
-
-// Four neighbours, moved as 16-byte pieces.
-template <class T>
-struct alignas(16) Quad {
-  T v[4];
-};
-
-template <class T>
-bool is_quad_aligned(const T* p) {
-  return reinterpret_cast<uintptr_t>(p) % alignof(Quad<T>) == 0;
-}
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int kPaddedQuads =
+    kTileQuads + 1;  // row length of operands that are transposed on the way: no bank conflicts
 
 __device__ inline int tile_row() { return static_cast<int>(threadIdx.x) / 16; }     // its quad of rows
 __device__ inline int tile_column() { return static_cast<int>(threadIdx.x) % 16; }  // its (first) quad of columns

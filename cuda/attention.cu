@@ -71,7 +71,7 @@ __device__ inline void load_rows(Quad<T>* to, const T* rows, int64_t step, int c
     if (k < count) {
       const T* from = rows + k * step + column;
       if (aligned && column < columns) {
-        values = *reinterpret_cast<const Quad<T>*>(from);
+        values = load_quad(from);
       } else if (!aligned) {
         for (int e = 0; e < 4; ++e) values.v[e] = column + e < columns ? from[e] : T(0);
       }
@@ -125,7 +125,7 @@ __device__ inline void store_tile(T* rows, int64_t step, int count, int columns,
       const int column = 4 * (tile_column() + 16 * q);
       T* at = rows + (4 * tile_row() + r) * step + column;
       if (aligned && column < columns) {
-        *reinterpret_cast<Quad<T>*>(at) = {{sum[r][4 * q], sum[r][4 * q + 1], sum[r][4 * q + 2], sum[r][4 * q + 3]}};
+        store_quad(at, Quad<T>{{sum[r][4 * q], sum[r][4 * q + 1], sum[r][4 * q + 2], sum[r][4 * q + 3]}});
       } else if (!aligned) {
         for (int e = 0; e < 4; ++e) {
           if (column + e < columns) at[e] = sum[r][4 * q + e];
@@ -143,14 +143,14 @@ __device__ inline bool is_hidden(const Heads& s, int query, int key) {
 template <class T>
 __device__ inline T row_max(T x) {
   for (int lanes = 8; lanes > 0; lanes /= 2) {
-    const T other = __shfl_xor_sync(0xffffffffu, x, lanes);
+    const T other = __shfl_xor_sync(kAllLanes, x, lanes);
     x = other > x ? other : x;
   }
   return x;
 }
 template <class T>
 __device__ inline T row_sum(T x) {
-  for (int lanes = 8; lanes > 0; lanes /= 2) x += __shfl_xor_sync(0xffffffffu, x, lanes);
+  for (int lanes = 8; lanes > 0; lanes /= 2) x += __shfl_xor_sync(kAllLanes, x, lanes);
   return x;
 }
 
@@ -216,12 +216,12 @@ template <class T>
 __global__ void __launch_bounds__(kTileThreads)
     attention_delta_kernel(T* delta, const T* d_o, const T* o, Heads s, int64_t rows) {
   ADDP_MAX_THREADS(kTileThreads);
-  const int64_t row = int64_t{blockIdx.x} * (kTileThreads / 32) + threadIdx.x / 32;  // (image, query, head)
+  const int64_t row = int64_t{blockIdx.x} * (kTileThreads / kWarp) + threadIdx.x / kWarp;  // (image, query, head)
   if (row >= rows) return;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   T sum = 0;
   for (int d = lane; d < s.Dh; d += 32) sum += d_o[row * s.Dh + d] * o[row * s.Dh + d];
-  for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+  sum = warp_sum(sum);
   const int64_t image = row / s.H / s.L, query = row / s.H % s.L;
   if (lane == 0) delta[(image * s.H + row % s.H) * s.L + query] = sum;
 }
@@ -268,7 +268,7 @@ __global__ void __launch_bounds__(kTileThreads)
 
 // A tile's rows are keys here, its columns queries.
 template <class T, int kQuads>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     attention_dkv_kernel(T* dqkv, const T* d_o, const T* delta, const T* lse, const T* qkv, Heads s, T scale) {
   ADDP_MAX_THREADS(kTileThreads);
   ADDP_SHARED(Quad<T>, chunk, [kChunkQuads<T>]);
@@ -352,7 +352,7 @@ template <class T>
 void attention_fwd(Cuda dev, T* o, T* lse, const T* qkv, int64_t B, int64_t L, int64_t H, int64_t Dh, double scale,
                    bool causal) {
   if (B * L == 0) return;
-  const Heads s = make_shape(B, L, H, Dh, causal, is_quad_aligned(o) && is_quad_aligned(qkv));
+  const Heads s = make_shape(B, L, H, Dh, causal, addp::kernel::aligned(o, qkv));
   const bool wide = is_wide<T>(Dh);
   launch(wide ? attention_fwd_kernel<T, kWideQuads<T>> : attention_fwd_kernel<T, 1>,
          {grid_of(B * H * s.tiles, ceil_div(Dh, wide ? 128 : 64)), kTileThreads, 0, dev.stream}, o, lse, qkv, s,
@@ -363,8 +363,8 @@ template <class T>
 void attention_bwd(Cuda dev, T* dqkv, const T* d_o, const T* o, const T* lse, const T* qkv, int64_t B, int64_t L,
                    int64_t H, int64_t Dh, double scale, bool causal) {
   if (B * L == 0) return;
-  const bool aligned = is_quad_aligned(dqkv) && is_quad_aligned(d_o) && is_quad_aligned(qkv);
-  const Heads s = make_shape(B, L, H, Dh, causal, aligned);
+  const bool quads = addp::kernel::aligned(dqkv, d_o, qkv);
+  const Heads s = make_shape(B, L, H, Dh, causal, quads);
   const int64_t rows = B * L * H;
   const Scratch scratch(dev, rows * static_cast<int64_t>(sizeof(T)));
   T* delta = scratch.as<T>();

@@ -8,7 +8,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr unsigned kAll = 0xffffffffu;
 
 // ---- Nearest codes: tiles of 64 rows x 64 codes; grid: tiles of rows x parts of the codes.
 
@@ -73,8 +72,8 @@ __global__ void __launch_bounds__(kTileThreads)
   }
   for (int r = 0; r < 4; ++r) {
     for (int lanes = 8; lanes > 0; lanes /= 2) {  // the 16 threads that share a row
-      const double other = __shfl_xor_sync(kAll, nearest[r], lanes);
-      const int64_t other_code = __shfl_xor_sync(kAll, chosen[r], lanes);
+      const double other = __shfl_xor_sync(kAllLanes, nearest[r], lanes);
+      const int64_t other_code = __shfl_xor_sync(kAllLanes, chosen[r], lanes);
       if (is_nearer(other, other_code, nearest[r], chosen[r])) nearest[r] = other, chosen[r] = other_code;
     }
     const int64_t row = first_row + 4 * tile_row() + r;
@@ -115,7 +114,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t first = 0; first < N; first += kThreads) {
     const int64_t found = first + thread < N ? code[first + thread] : own + 1;
     if (own == 0 && first + thread < N && (found < 0 || found >= K)) atomicMax(fault, 1);
-    const unsigned matches = __ballot_sync(kAll, found == own);
+    const unsigned matches = __ballot_sync(kAllLanes, found == own);
     if (lane == 0) warp_count[warp] = __popc(matches);
     __syncthreads();
     int before = 0, all = 0;
@@ -163,11 +162,6 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- Draws and top-p: a warp for each row, walking over it 32 elements at a time.
 
-__device__ inline double warp_sum(double x) {
-  for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(kAll, x, lanes);
-  return x;
-}
-
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     sample_categorical_kernel(int64_t* code, const T* prob, const T* u, int64_t N, int64_t K) {
@@ -181,16 +175,16 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t first = 0; first < K - 1; first += 32) {
     double sum = first + lane < K - 1 ? static_cast<double>(prob[row * K + first + lane]) : 0.0;
     for (int lanes = 1; lanes < 32; lanes *= 2) {
-      const double left = __shfl_up_sync(kAll, sum, lanes);
+      const double left = __shfl_up_sync(kAllLanes, sum, lanes);
       if (lane >= lanes) sum += left;
     }
     sum += before;
-    const unsigned reached = __ballot_sync(kAll, first + lane < K - 1 && !(sum < limit));
+    const unsigned reached = __ballot_sync(kAllLanes, first + lane < K - 1 && !(sum < limit));
     if (reached != 0) {
       chosen = first + __ffs(static_cast<int>(reached)) - 1;
       break;
     }
-    before = __shfl_sync(kAll, sum, 31);
+    before = __shfl_sync(kAllLanes, sum, 31);
   }
   if (lane == 0) code[row] = chosen;
 }
@@ -217,10 +211,7 @@ __global__ void __launch_bounds__(kThreads) top_p_kernel(T* y, const T* x, int64
   const T* row = x + at * K;
   T highest = 0;
   for (int64_t i = lane; i < K; i += 32) highest = row[i] > highest ? row[i] : highest;
-  for (int lanes = 16; lanes > 0; lanes /= 2) {
-    const T other = __shfl_xor_sync(kAll, highest, lanes);
-    highest = other > highest ? other : highest;
-  }
+  highest = warp_max(highest);
   // The largest element from which on the sum reaches p, by bisection over its bits; 0 when the whole row does not.
   uint64_t least = 0, above = order_of(highest) + 1;
   while (above - least > 1) {
@@ -231,10 +222,7 @@ __global__ void __launch_bounds__(kThreads) top_p_kernel(T* y, const T* x, int64
   double total = sum_from(row, K, least + 1);
   T value = 0;
   for (int64_t i = lane; i < K; i += 32) value = order_of(row[i]) == least && row[i] > value ? row[i] : value;
-  for (int lanes = 16; lanes > 0; lanes /= 2) {
-    const T other = __shfl_xor_sync(kAll, value, lanes);
-    value = other > value ? other : value;
-  }
+  value = warp_max(value);
   int64_t needed = 0;
   for (; needed < K && (needed == 0 || total < p) && (least > 0 || needed == 0); ++needed) total += value;
   if (least == 0) needed = K;
@@ -243,7 +231,7 @@ __global__ void __launch_bounds__(kThreads) top_p_kernel(T* y, const T* x, int64
     const bool exists = first + lane < K;
     const T own = exists ? row[first + lane] : T(0);
     const uint64_t order = order_of(own);
-    const unsigned equal = __ballot_sync(kAll, exists && order == least);
+    const unsigned equal = __ballot_sync(kAllLanes, exists && order == least);
     const bool kept = order > least || (order == least && seen + __popc(equal & ((1u << lane) - 1)) < needed);
     if (exists) y[at * K + first + lane] = kept ? static_cast<T>(own / total) : T(0);
     seen += __popc(equal);

@@ -55,7 +55,7 @@ __device__ inline Axis make_axis(int phase, int out_size, int kernel, int stride
 // to[tap, channel, row] = weight[row * row_step + channel * channel_step + tap], with zeros to whole tiles.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads)
-    pack_weight_kernel(T* to, const T* weight, int64_t size, int rows, int channels, int taps, int64_t row_step,
+    pack_weight_kernel(T* to, const T* weight, int64_t size, int rows, int channels, int64_t row_step,
                        int64_t channel_step, int padded_rows, int padded_channels) {
   ADDP_MAX_THREADS(kTileThreads);
   const int64_t i = int64_t{blockIdx.x} * kTileThreads + threadIdx.x;
@@ -92,8 +92,7 @@ struct Carried {
                         const Axis& h, const Step& step) {
     const int thread = static_cast<int>(threadIdx.x);
     const int64_t tap = int64_t{v.tap_first + step.tap_y * v.tap_step} * c.kw + h.tap_first + step.tap_x * h.tap_step;
-    weights = *reinterpret_cast<const Quad<T>*>(
-        weight + (tap * c.padded_in + step.channel + thread / 16) * c.padded_out + thread % 16 * 4);
+    weights = load_quad(weight + (tap * c.padded_in + step.channel + thread / 16) * c.padded_out + thread % 16 * 4);
     y += step.tap_y * v.direction, x += step.tap_x * h.direction;
     const bool inside = y >= 0 && y < c.in_height && x >= 0 && x < c.in_width;
     const int channel = step.channel + thread / kColumns<T>;
@@ -169,7 +168,7 @@ __global__ void __launch_bounds__(kTileThreads)
         if (r >= channels) continue;
         Quad<T> out;
         for (int e = 0; e < 4; ++e) out.v[e] = sum[r][4 * q + e] + add[r];
-        *reinterpret_cast<Quad<T>*>(at + r * out_plane) = out;
+        store_quad(at + r * out_plane, out);
       }
       continue;
     }
@@ -195,10 +194,10 @@ void convolve(Cuda dev, T* y, const T* x, const T* weight, const T* bias, Convol
   const int64_t size = int64_t{c.kh} * c.kw * c.padded_in * c.padded_out;
   const Scratch packed(dev, size * static_cast<int64_t>(sizeof(T)));
   launch(pack_weight_kernel<T>, {grid_of(ceil_div(size, kTileThreads)), kTileThreads, 0, dev.stream}, packed.as<T>(),
-         weight, size, c.out_channels, c.in_channels, c.kh * c.kw, row_step, channel_step, c.padded_out, c.padded_in);
+         weight, size, c.out_channels, c.in_channels, row_step, channel_step, c.padded_out, c.padded_in);
   const int step = kBackward ? c.stride : 1;
   const int64_t pixels = c.images * ceil_div(c.out_height, step) * ceil_div(c.out_width, step);  // of the largest phase
-  const bool whole_quads = int64_t{c.out_height} * c.out_width % 4 == 0 && is_quad_aligned(y);
+  const bool whole_quads = int64_t{c.out_height} * c.out_width % 4 == 0 && aligned(y);
   launch(convolve_kernel<T, kBackward>,
          {grid_of(ceil_div(pixels, kColumns<T>), c.padded_out / kTileSide, step * step), kTileThreads, 0, dev.stream},
          y, x, packed.as<T>(), bias, c, whole_quads);

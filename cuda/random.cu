@@ -7,7 +7,7 @@ namespace addp::kernel {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPieces = 4;  // quads of a group of `dropout` that a thread handles with one draw
+constexpr int kPieces = 4;  // 16-byte pieces of a group of `dropout` that a thread handles with one draw
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
@@ -38,35 +38,31 @@ __global__ void __launch_bounds__(kThreads)
   if (i < n) y[i] = philox_uniform(seed, stream, position + i) < p ? T(0) : x[i] * scale;
 }
 
-// A draw for each group, which is cut into `parts` blocks; Piece is T or, where groups are whole quads, Quad<T>.
-template <class T, class Piece>
+// A draw for each group, which is cut into `parts` blocks of kThreads * kPieces pieces; a piece is W elements.
+template <class T, int W>
 __global__ void __launch_bounds__(kThreads)
-    dropout_groups_kernel(Piece* y, const Piece* x, int64_t group, int64_t parts, double p, T scale, uint64_t seed,
+    dropout_groups_kernel(T* y, const T* x, int64_t group, int64_t parts, double p, T scale, uint64_t seed,
                           uint64_t stream, uint64_t position) {
   ADDP_MAX_THREADS(kThreads);
-  constexpr int kElements = sizeof(Piece) / sizeof(T);
   const int64_t g = blockIdx.x / parts, part = blockIdx.x % parts;
   const bool dropped = philox_uniform(seed, stream, position + g) < p;
   for (int i = 0; i < kPieces; ++i) {
-    const int64_t at = (part * kPieces + i) * kThreads + threadIdx.x;
+    const int64_t at = ((part * kPieces + i) * kThreads + threadIdx.x) * W;
     if (at >= group) return;
-    Piece piece{};
-    if (!dropped) piece = x[g * group + at];
-    T* element = reinterpret_cast<T*>(&piece);
-    for (int e = 0; e < kElements; ++e) element[e] *= scale;
-    y[g * group + at] = piece;
+    Pack<T, W> piece{};
+    if (!dropped) piece = load(x + g * group + at, Width<W>{});
+    for (int e = 0; e < W; ++e) piece[e] *= scale;
+    store(y + g * group + at, piece);
   }
 }
 
-template <class T, class Piece>
+template <class T, int W>
 void dropout_groups(Cuda dev, T* y, const T* x, int64_t n, int64_t group, double p, T scale, uint64_t seed,
                     uint64_t stream, uint64_t position) {
-  const int64_t pieces = group / static_cast<int64_t>(sizeof(Piece) / sizeof(T));
-  const int64_t parts = ceil_div(pieces, kThreads * kPieces), groups = n / group;
+  const int64_t parts = ceil_div(group, kThreads * kPieces * W), groups = n / group;
   if (groups == 0) return;
-  launch(dropout_groups_kernel<T, Piece>, {grid_of(groups * parts), kThreads, 0, dev.stream},
-         reinterpret_cast<Piece*>(y), reinterpret_cast<const Piece*>(x), pieces, parts, p, scale, seed, stream,
-         position);
+  launch(dropout_groups_kernel<T, W>, {grid_of(groups * parts), kThreads, 0, dev.stream}, y, x, group, parts, p, scale,
+         seed, stream, position);
 }
 
 }  // namespace
@@ -90,10 +86,10 @@ void dropout(Cuda dev, T* y, const T* x, int64_t n, int64_t group, double p, uin
              uint64_t position) {
   if (n == 0) return;
   const T scale = static_cast<T>(p < 1 ? 1 / (1 - p) : 0);
-  if (group > 1 && group % 4 == 0 && is_quad_aligned(x) && is_quad_aligned(y)) {
-    return dropout_groups<T, Quad<T>>(dev, y, x, n, group, p, scale, seed, stream, position);
+  if (group > 1 && group % kPack<T> == 0 && aligned(x, y)) {
+    return dropout_groups<T, kPack<T>>(dev, y, x, n, group, p, scale, seed, stream, position);
   }
-  if (group > 1) return dropout_groups<T, T>(dev, y, x, n, group, p, scale, seed, stream, position);
+  if (group > 1) return dropout_groups<T, 1>(dev, y, x, n, group, p, scale, seed, stream, position);
   launch(dropout_kernel<T>, {grid_of(ceil_div(n, kThreads)), kThreads, 0, dev.stream}, y, x, n, p, scale, seed, stream,
          position);
 }

@@ -50,6 +50,7 @@ struct Call {
   const void* kernel = nullptr;
   void (*invoke)(const void* kernel, void* arguments) = nullptr;
   std::shared_ptr<void> arguments;
+  size_t argument_bytes = 0;
   std::vector<const void*> pointers;  // those among the arguments
 };
 void enqueue_launch(Call call, dim3 grid, dim3 block, size_t shared_bytes, void* stream);
@@ -67,6 +68,7 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, vo
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(argument)>>) call.pointers.push_back(argument);
   };
   std::apply([&](const auto&... argument) { (collect(argument), ...); }, arguments);
+  call.argument_bytes = sizeof(arguments);
   call.arguments = std::make_shared<std::tuple<P...>>(std::move(arguments));
   enqueue_launch(std::move(call), grid, block, shared_bytes, stream);
 }
@@ -164,13 +166,18 @@ inline void __threadfence_block() {}
 
 // ---- Atomics: on integers only, since sums of floats would depend on the order
 // ------------------------------------------
-#define ADDP_ATOMIC(name, expression)                 \
-  template <addp::emulator::AtomicInteger T>          \
-  T name(T* address, std::type_identity_t<T> value) { \
-    addp::emulator::note_atomic(address, sizeof(T));  \
-    const T old = *address;                           \
-    *address = expression;                            \
-    return old;                                       \
+#ifdef __SANITIZE_THREAD__
+#define ADDP_UNHOOKED __attribute__((no_sanitize("thread"), noinline))  // race mode is told by note_atomic
+#else
+#define ADDP_UNHOOKED
+#endif
+#define ADDP_ATOMIC(name, expression)                               \
+  template <addp::emulator::AtomicInteger T>                        \
+  ADDP_UNHOOKED T name(T* address, std::type_identity_t<T> value) { \
+    addp::emulator::note_atomic(address, sizeof(T));                \
+    const T old = *address;                                         \
+    *address = expression;                                          \
+    return old;                                                     \
   }
 ADDP_ATOMIC(atomicAdd, old + value)
 ADDP_ATOMIC(atomicMax, std::max(old, value))
@@ -180,12 +187,14 @@ ADDP_ATOMIC(atomicAnd, old& value)
 ADDP_ATOMIC(atomicExch, value)
 #undef ADDP_ATOMIC
 template <addp::emulator::AtomicInteger T>
-T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
+ADDP_UNHOOKED T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
   addp::emulator::note_atomic(address, sizeof(T));
   const T old = *address;
   if (old == expected) *address = value;
   return old;
 }
+
+#undef ADDP_UNHOOKED
 
 // ---- Loads, bits, maths
 // -------------------------------------------------------------------------------------------------

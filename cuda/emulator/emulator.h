@@ -78,6 +78,7 @@ uint64_t block_number();             // linear, of the running block
 uint64_t block_epoch();              // block barriers passed by the running block
 uint64_t warp_epoch(unsigned warp);  // __syncwarp calls that joined all of the warp's threads
 bool in_running_stack(const void* pointer);
+bool is_launch_state(const void* pointer);  // built-in variables and the kernel's parameters
 enum class SharedCheck { not_shared, inside, outside };
 SharedCheck check_shared(const void* pointer, size_t bytes);
 

@@ -289,6 +289,12 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
         stream, {}, [=] { release(pointer, "cudaFreeAsync"); }, true);
   return cudaSuccess;
 }
+// The pool keeps nothing: memory that is given back is closed at once, so that a use after it shows.
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
+  *pool = nullptr;
+  return result(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
   LOCK;
   auto* memory = new char[bytes];

@@ -404,11 +404,10 @@ uint64_t warp_collective(Collective kind, unsigned mask, uint64_t value, unsigne
   Group* group = nullptr;
   for (int g = 0; g < warp.groups; ++g) {
     Group& other = warp.group[g];
-    if (!(other.mask & mask)) continue;
-    if (other.kind != kind || other.mask != mask || !same_place(other.site, site))
+    if (other.kind == kind && other.mask == mask && same_place(other.site, site)) group = &other;
+    else if (other.mask >> thread.lane & 1 && other.arrived & mask)  // each would wait for the other
       fault("divergent warp: lane ", thread.lane, " is at ", describe(site), " while other lanes of its mask wait at ",
             describe(other.site));
-    group = &other;
   }
   if (!group) {
     group = &warp.group[warp.groups++];
@@ -457,6 +456,15 @@ bool in_running_stack(const void* pointer) {
   const Fiber* fiber = scheduler().current;
   const char* p = static_cast<const char*>(pointer);
   return fiber && fiber->stack && p >= fiber->stack && p < fiber->stack + kStackBytes;
+}
+
+bool is_launch_state(const void* pointer) {
+  const Scheduler& s = scheduler();
+  const auto within = [p = static_cast<const char*>(pointer)](const void* begin, size_t bytes) {
+    return p >= static_cast<const char*>(begin) && p < static_cast<const char*>(begin) + bytes;
+  };
+  return within(&running, sizeof running) || within(s.thread.data(), s.thread.size() * sizeof(Thread)) ||
+         within(s.call->arguments.get(), s.call->argument_bytes);
 }
 
 SharedCheck check_shared(const void* pointer, size_t bytes) {

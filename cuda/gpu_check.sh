@@ -1,0 +1,45 @@
+#!/bin/sh
+# make gpu-check: everything that wants a real GPU, after `make cuda`, into one text file to send back.
+# Usage: cuda/gpu_check.sh BUILD_FOLDER REPORT
+build=$1
+report=$2
+failed=0
+section() { printf '\n==== %s\n' "$1" | tee -a "$report"; }
+# run NAME COMMAND...: output and exit code go into the report; the first failure decides the outcome.
+run() {
+  section "$1"
+  shift
+  "$@" > "$report.part" 2>&1
+  code=$?
+  tail -n 200 "$report.part" >> "$report"
+  rm -f "$report.part"
+  echo "exit code $code" | tee -a "$report"
+  [ $code = 0 ] || failed=1
+}
+
+date -u > "$report"
+git log -1 --format='commit %H' >> "$report" 2>/dev/null
+run "machine" nvidia-smi
+[ $failed = 0 ] || { echo "No NVIDIA GPU can be used here; see $report."; exit 1; }
+run "build" "$build/addp" doctor
+run "tests" "$build/addp_tests"
+run "parity on the device" "$build/addp" parity tests/golden --device cuda
+if command -v compute-sanitizer > /dev/null; then
+  for tool in memcheck racecheck synccheck initcheck; do
+    run "compute-sanitizer $tool over the op tests" \
+      compute-sanitizer --tool $tool --error-exitcode 9 "$build/addp_tests" "-tc=ops*,cuda: matrix*,cuda: blocks*,cuda: values*"
+  done
+else
+  section "compute-sanitizer: not installed"
+fi
+for preset in tiny demo; do
+  for device in cpu cuda; do
+    folder=$(mktemp -d)
+    run "20 steps of train vqgan, preset $preset, on $device" \
+      "$build/addp" train vqgan --preset $preset --data shapes --steps 20 --device $device --run "$folder/vqgan"
+    rm -rf "$folder"
+  done
+done
+echo
+echo "Written: $report"
+exit $failed

@@ -17,23 +17,26 @@ LIBRARY_SOURCES := $(wildcard tensor/*.cc autograd/*.cc nn/*.cc addp/*.cc data/*
 LESSON_SOURCES := $(wildcard examples/[0-9]*.cc)
 PROGRAM_SOURCES := $(filter-out $(LESSON_SOURCES) examples/main.cc,$(wildcard examples/*.cc))
 TEST_SOURCES := $(wildcard tests/*.cc)
+BENCH_SOURCES := $(wildcard bench/*.cc)
 
 object = $(patsubst %.cc,$(BUILD)/objects/%.o,$(1))
 LIBRARY := $(BUILD)/libaddp.a
 PROGRAM := $(BUILD)/addp
 TESTS := $(BUILD)/addp_tests
+BENCH_PROGRAM := $(BUILD)/addp_bench
 LESSONS := $(patsubst examples/%.cc,$(BUILD)/%,$(LESSON_SOURCES))
 
 # What a Debian machine needs besides g++, make and git; each package's reason is in README.md.
 PACKAGES := libstb-dev doctest-dev libcli11-dev nlohmann-json3-dev zlib1g-dev dataset-fashion-mnist
 
-.PHONY: all setup program demo test asan tsan format clean help
+.PHONY: all setup program demo test bench asan tsan format clean help
 all: $(PROGRAM) $(TESTS) $(LESSONS)
 program: $(PROGRAM)
 
 help:
 	@echo "make demo    set up, build, train on Fashion-MNIST, sample, probe, write a report (about 9 minutes on two cores)"
 	@echo "make test    set up, build, run every test"
+	@echo "make bench   time every op and whole steps beside PyTorch, BENCH=\"--only step\" for some"
 	@echo "make all     build the program, the tests and the lessons    make program   the program only"
 	@echo "make asan    the tests under AddressSanitizer and UBSan      make tsan      under ThreadSanitizer"
 	@echo "make format  clang-format over the tree                      make clean     remove build/"
@@ -72,6 +75,10 @@ $(LESSONS): $(BUILD)/%: $(BUILD)/objects/examples/%.o $(LIBRARY)
 	@echo "  link $@"
 	@$(CXX) $(CXXFLAGS) $^ $(LDLIBS) -o $@
 
+$(BENCH_PROGRAM): $(call object,$(BENCH_SOURCES)) $(LIBRARY)
+	@echo "  link $@"
+	@$(CXX) $(CXXFLAGS) $^ $(LDLIBS) -o $@
+
 # The whole method on Fashion-MNIST. Interrupted (Ctrl-C, kill, power), the same command goes on where it was.
 DEMO ?= runs/demo
 demo: setup
@@ -94,14 +101,19 @@ test: setup
 	@$(MAKE) -j$(JOBS) all
 	@$(TESTS)
 
+# Needs Python with PyTorch, safetensors and numpy (pip install torch safetensors numpy), which nothing else does.
+bench: setup
+	@$(MAKE) -j$(JOBS) $(BENCH_PROGRAM)
+	@python3 bench/compare.py --program $(BENCH_PROGRAM) $(BENCH)
+
 asan tsan: setup
 	@$(MAKE) -j$(JOBS) MODE=$@ all
 	@ASAN_OPTIONS=detect_leaks=1 build/$@/addp_tests $(TEST_ARGS)
 
 format:
-	clang-format -i $(wildcard tensor/*.[hc]* autograd/*.[hc]* nn/*.[hc]* addp/*.[hc]* data/*.[hc]* examples/*.[hc]* tests/*.[hc]*)
+	clang-format -i $(wildcard tensor/*.[hc]* autograd/*.[hc]* nn/*.[hc]* addp/*.[hc]* data/*.[hc]* examples/*.[hc]* tests/*.[hc]* bench/*.[hc]*)
 
 clean:
 	rm -rf build
 
--include $(patsubst %.o,%.d,$(call object,$(LIBRARY_SOURCES) $(wildcard examples/*.cc) $(TEST_SOURCES)))
+-include $(patsubst %.o,%.d,$(call object,$(LIBRARY_SOURCES) $(wildcard examples/*.cc) $(TEST_SOURCES) $(BENCH_SOURCES)))

@@ -42,15 +42,14 @@ struct Earlier {
   bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
 };
 
-// Visits the nodes below `loss`, latest first, each with its total gradient, going only into nodes that are `wanted`.
+// Visits the nodes below `y`, latest first, each with its total gradient, going only into nodes that are `wanted`.
 // visit(node, dy) returns the gradients of the node's inputs, or nothing to stop there; release(node) follows.
 template <class Wanted, class Visit, class Release>
-void walk(const Var& loss, const Wanted& wanted, const Visit& visit, const Release& release) {
-  check(loss.numel() == 1, "backward: the loss must be a scalar, its shape is ", loss.shape());
+void walk(const Var& y, const Tensor& dy, const Wanted& wanted, const Visit& visit, const Release& release) {
   std::priority_queue<Node*, std::vector<Node*>, Earlier> queue;
   std::unordered_map<Node*, Pending> pending;
-  pending[&loss.node()] = {loss, full(loss.shape(), 1, loss.options())};
-  queue.push(&loss.node());
+  pending[&y.node()] = {y, dy};
+  queue.push(&y.node());
   while (!queue.empty()) {
     Node& node = *queue.top();
     queue.pop();
@@ -69,6 +68,12 @@ void walk(const Var& loss, const Wanted& wanted, const Visit& visit, const Relea
     }
     release(node);
   }
+}
+
+// Where a backward pass from a loss begins: d(loss)/d(loss).
+Tensor one_like_loss(const Var& loss) {
+  check(loss.numel() == 1, "backward: the loss must be a scalar, its shape is ", loss.shape());
+  return full(loss.shape(), 1, loss.options());
 }
 
 // Runs a node's closure.
@@ -138,11 +143,14 @@ Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFuncti
   return y;
 }
 
-void backward(const Var& loss) {
-  check(loss.needs_grad(), "backward: the loss depends on no variable that needs a gradient");
+void backward(const Var& loss) { backward(loss, one_like_loss(loss)); }
+
+void backward(const Var& y, const Tensor& dy) {
+  check(y.needs_grad(), "backward: the loss depends on no variable that needs a gradient");
+  check(dy.shape() == y.shape(), "backward: dy must have y's shape ", y.shape(), ", found ", dy.shape());
   NoGrad no_grad;
   walk(
-      loss, [](const Node&) { return true; },
+      y, dy, [](const Node&) { return true; },
       [](Node& node, Tensor dy) {
         if (!node.is_leaf) return propagate(node, dy);
         accumulate(node.grad, dy);
@@ -182,7 +190,7 @@ Tensor gradient(const Var& loss, const Var& wrt) {
 
   Tensor result;
   walk(
-      loss, [&](const Node& node) { return on_path.count(&node) > 0; },
+      loss, one_like_loss(loss), [&](const Node& node) { return on_path.count(&node) > 0; },
       [&](Node& node, Tensor dy) {
         if (&node != &wrt.node()) return node.is_leaf ? Gradients() : propagate(node, dy);
         result = dy;

@@ -71,6 +71,8 @@ Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFuncti
 // Adds the gradients of a scalar to the grad of every leaf below it that needs one. Closures and saved tensors are
 // dropped as they are used, so memory falls during the pass, and a second call on the same graph throws.
 void backward(const Var& loss);
+// The same from any Var: dy is the gradient of what is minimised with respect to y, of y's shape.
+void backward(const Var& y, const Tensor& dy);
 
 // d(loss)/d(wrt) for any node `wrt` below a scalar `loss` (zeros when the loss does not depend on it). Touches no grad
 // and keeps the graph for a later backward(). Only the paths from loss to wrt are visited.

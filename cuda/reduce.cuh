@@ -136,7 +136,7 @@ struct Team {
   static_assert(kThreads == 1 || kThreads == kWarp || (kThreads > kWarp && kThreads % kWarp == 0));
   static constexpr int kSize = kThreads;
   static constexpr int kBlockSize = kThreads > kWarp ? kThreads : kBlock;
-  static constexpr int kResident = 1024 / kBlockSize;
+  static constexpr int kResident = 1024 / kBlockSize;  // as kResident above; kernels of many registers take half
   static constexpr int kPerBlock = kBlockSize / kThreads;
 
   __device__ static int rank() { return static_cast<int>(threadIdx.x) % kThreads; }

@@ -45,10 +45,10 @@ __device__ RowStatistics<T> row_statistics(const T* x, int64_t D, bool packed) {
 
 // ---- Softmax
 
-template <class Members, class T>
-__global__ __launch_bounds__(Members::kBlockSize,
-                             Members::kResident / 2) void softmax_fwd_kernel(T* y, const T* x, int64_t N, int64_t D,
-                                                                             bool logarithm, bool packed) {
+template <bool logarithm, class Members, class T>
+__global__ __launch_bounds__(Members::kBlockSize, Members::kResident / 2) void softmax_fwd_kernel(T* y, const T* x,
+                                                                                                  int64_t N, int64_t D,
+                                                                                                  bool packed) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   for (int64_t r = Members::first(); r < N; r += Members::step()) {
     const T* from = x + r * D;
@@ -63,10 +63,10 @@ __global__ __launch_bounds__(Members::kBlockSize,
 }
 
 // Of softmax: dx = y (dy - sum dy y). Of its logarithm: dx = dy - exp(y) sum dy.
-template <class Members, class T>
+template <bool logarithm, class Members, class T>
 __global__ __launch_bounds__(Members::kBlockSize,
                              Members::kResident / 2) void softmax_bwd_kernel(T* dx, const T* dy, const T* y, int64_t N,
-                                                                             int64_t D, bool logarithm, bool packed) {
+                                                                             int64_t D, bool packed) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   for (int64_t r = Members::first(); r < N; r += Members::step()) {
     T total = 0;
@@ -86,23 +86,23 @@ __global__ __launch_bounds__(Members::kBlockSize,
   }
 }
 
-template <class T>
-void any_softmax_fwd(Cuda dev, T* y, const T* x, int64_t N, int64_t D, bool logarithm) {
+template <bool logarithm, class T>
+void any_softmax_fwd(Cuda dev, T* y, const T* x, int64_t N, int64_t D) {
   if (N * D == 0) return;
   const bool packed = D % kPack<T> == 0 && aligned(y, x);
   with_team(D, [&](auto team) {
     using Members = decltype(team);
-    launch(softmax_fwd_kernel<Members, T>, Members::dims(dev, N), y, x, N, D, logarithm, packed);
+    launch(softmax_fwd_kernel<logarithm, Members, T>, Members::dims(dev, N), y, x, N, D, packed);
   });
 }
 
-template <class T>
-void any_softmax_bwd(Cuda dev, T* dx, const T* dy, const T* y, int64_t N, int64_t D, bool logarithm) {
+template <bool logarithm, class T>
+void any_softmax_bwd(Cuda dev, T* dx, const T* dy, const T* y, int64_t N, int64_t D) {
   if (N * D == 0) return;
   const bool packed = D % kPack<T> == 0 && aligned(dx, dy, y);
   with_team(D, [&](auto team) {
     using Members = decltype(team);
-    launch(softmax_bwd_kernel<Members, T>, Members::dims(dev, N), dx, dy, y, N, D, logarithm, packed);
+    launch(softmax_bwd_kernel<logarithm, Members, T>, Members::dims(dev, N), dx, dy, y, N, D, packed);
   });
 }
 
@@ -212,19 +212,19 @@ void weighted_rows(Cuda dev, T* loss, const T* row_weight, int64_t N, Run&& run)
 
 template <class T>
 void softmax_fwd(Cuda dev, T* y, const T* x, int64_t N, int64_t D) {
-  any_softmax_fwd(dev, y, x, N, D, false);
+  any_softmax_fwd<false>(dev, y, x, N, D);
 }
 template <class T>
 void softmax_bwd(Cuda dev, T* dx, const T* dy, const T* y, int64_t N, int64_t D) {
-  any_softmax_bwd(dev, dx, dy, y, N, D, false);
+  any_softmax_bwd<false>(dev, dx, dy, y, N, D);
 }
 template <class T>
 void log_softmax_fwd(Cuda dev, T* y, const T* x, int64_t N, int64_t D) {
-  any_softmax_fwd(dev, y, x, N, D, true);
+  any_softmax_fwd<true>(dev, y, x, N, D);
 }
 template <class T>
 void log_softmax_bwd(Cuda dev, T* dx, const T* dy, const T* y, int64_t N, int64_t D) {
-  any_softmax_bwd(dev, dx, dy, y, N, D, true);
+  any_softmax_bwd<true>(dev, dx, dy, y, N, D);
 }
 
 template <class T>

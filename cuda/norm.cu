@@ -53,6 +53,11 @@ __global__ __launch_bounds__(Members::kBlockSize, Members::kResident * 4 / sizeo
   }
 }
 
+template <class T>
+struct RowScalars {
+  T mean, rstd, g_mean, gx_mean;
+};
+
 constexpr int kNormRows = 16;  // rows of a block in layer_norm_bwd_kernel
 
 // dx, and each block's share of dweight = sum over rows of dy x^ and dbias = sum of dy: partial is [2, blocks, D].
@@ -66,7 +71,7 @@ __global__ __launch_bounds__(kBlock, kResident * 4 /
                                                                                int64_t D, int64_t blocks, bool packed) {
   ADDP_MAX_THREADS(kBlock);
   using Members = Team<kWarp>;
-  ADDP_SHARED(Sums<T>, means, [kNormRows]);
+  ADDP_SHARED(RowScalars<T>, scalars, [kNormRows]);
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
     const int64_t first = block * kNormRows;
     const int rows = static_cast<int>(N - first < kNormRows ? N - first : kNormRows);
@@ -83,7 +88,7 @@ __global__ __launch_bounds__(kBlock, kResident * 4 /
         }
       });
       s = {warp_sum(s.first) / static_cast<T>(D), warp_sum(s.second) / static_cast<T>(D)};
-      if (Members::rank() == 0) means[j] = s;
+      if (Members::rank() == 0) scalars[j] = {m, rs, s.first, s.second};
     }
     __syncthreads();
     for_packs<T>(D, packed, threadIdx.x, kBlock, [&]<int W>(int64_t i, Width<W> width) {
@@ -93,13 +98,12 @@ __global__ __launch_bounds__(kBlock, kResident * 4 /
         const int64_t at = (first + j) * D + i;
         const Pack<T, W> v = load(x + at, width);
         Pack<T, W> d = load(dy + at, width);
-        const T m = mean[first + j], rs = rstd[first + j];
-        const Sums<T> s = means[j];
+        const RowScalars<T> row = scalars[j];
         for (int k = 0; k < W; ++k) {
-          const T normal = (v[k] - m) * rs;
+          const T normal = (v[k] - row.mean) * row.rstd;
           dw[k] += d[k] * normal;
           db[k] += d[k];
-          d[k] = rs * (d[k] * w[k] - s.first - normal * s.second);
+          d[k] = row.rstd * (d[k] * w[k] - row.g_mean - normal * row.gx_mean);
         }
         store(dx + at, d);
       }

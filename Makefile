@@ -4,6 +4,10 @@ MODE ?= release
 BUILD ?= build$(if $(filter-out release,$(MODE)),/$(MODE))
 ARCH ?= native
 JOBS ?= $(shell nproc)
+# The kernels of cuda/*.cu are made by g++ for the emulator of cuda/emulator (emulated), or by nvcc for GPUs (cuda).
+BACKEND ?= emulated
+CUDA ?= /usr/local/cuda
+NVCC ?= $(CUDA)/bin/nvcc
 MAKEFLAGS += --no-print-directory
 
 # No -ffast-math: NaN checks must work. The other relaxations change neither NaN nor infinity.
@@ -14,12 +18,14 @@ CXXFLAGS += -std=c++20 -march=$(ARCH) -mprefer-vector-width=512 $(FLAGS.$(MODE))
 LDLIBS += -lz -lpthread
 
 LIBRARY_SOURCES := $(wildcard tensor/*.cc autograd/*.cc nn/*.cc addp/*.cc data/*.cc)
+LIBRARY_SOURCES += $(wildcard cuda/*.cc cuda/*.cu) $(if $(filter emulated,$(BACKEND)),$(wildcard cuda/emulator/*.cc))
 LESSON_SOURCES := $(wildcard examples/[0-9]*.cc)
 PROGRAM_SOURCES := $(filter-out $(LESSON_SOURCES) examples/main.cc,$(wildcard examples/*.cc))
-TEST_SOURCES := $(wildcard tests/*.cc)
+# The emulator's own tests plant bugs in kernels, which only the emulator survives.
+TEST_SOURCES := $(if $(filter cuda,$(BACKEND)),$(filter-out tests/test_emulator.cc,$(wildcard tests/*.cc)),$(wildcard tests/*.cc tests/*.cu))
 BENCH_SOURCES := $(wildcard bench/*.cc)
 
-object = $(patsubst %.cc,$(BUILD)/objects/%.o,$(1))
+object = $(patsubst %,$(BUILD)/objects/%.o,$(basename $(1)))
 LIBRARY := $(BUILD)/libaddp.a
 PROGRAM := $(BUILD)/addp
 TESTS := $(BUILD)/addp_tests
@@ -29,7 +35,7 @@ LESSONS := $(patsubst examples/%.cc,$(BUILD)/%,$(LESSON_SOURCES))
 # What a Debian machine needs besides g++, make and git; each package's reason is in README.md.
 PACKAGES := libstb-dev doctest-dev libcli11-dev nlohmann-json3-dev zlib1g-dev dataset-fashion-mnist
 
-.PHONY: all setup program demo test bench asan tsan format clean help
+.PHONY: all setup summary program demo test bench cuda gpu-check asan tsan format clean help
 all: $(PROGRAM) $(TESTS) $(LESSONS)
 program: $(PROGRAM)
 
@@ -38,6 +44,7 @@ help:
 	@echo "make test    set up, build, run every test"
 	@echo "make bench   time every op and whole steps beside PyTorch, BENCH=\"--only step\" for some"
 	@echo "make all     build the program, the tests and the lessons    make program   the program only"
+	@echo "make cuda    the same for NVIDIA GPUs, in build/cuda (needs nvcc)   make gpu-check   tests and times on a GPU"
 	@echo "make asan    the tests under AddressSanitizer and UBSan      make tsan      under ThreadSanitizer"
 	@echo "make format  clang-format over the tree                      make clean     remove build/"
 	@echo "Variables: ARCH=native (or x86-64-v3 for any AVX2 machine), JOBS=$(JOBS), CXX=$(CXX)"
@@ -55,10 +62,45 @@ setup:
 	    { echo "apt-get failed. Please run:  sudo apt-get install$$missing"; exit 1; }; \
 	fi
 
+# What is about to be built, and what this machine lacks for more.
+HAS_NVCC := $(shell command -v $(NVCC))
+summary:
+	@echo "mode     $(MODE), $$($(CXX) --version | head -1), -march=$(ARCH)"
+ifeq ($(BACKEND),cuda)
+	@echo "kernels  for NVIDIA GPUs (sm $(SMS)), by $$($(NVCC) --version | grep release | sed 's/.*release/nvcc/')"
+else
+	@echo "kernels  for the CPU; those of CUDA by g++ for the emulator$(if $(HAS_NVCC), (make cuda: for GPUs), (no nvcc at $(NVCC): make cuda cannot work))"
+endif
+	@echo "devices  cpu, $(BACKEND)"
+
 $(BUILD)/objects/%.o: %.cc
 	@mkdir -p $(@D)
 	@echo "  c++  $<"
 	@$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+
+ifeq ($(BACKEND),cuda)
+# Warnings, register spills and local memory are errors. The last architecture's PTX serves GPUs that come later.
+SMS := 75 80 86 89 90 100 120
+NVCCFLAGS = -std=c++20 -O3 -ccbin $(CXX) -Xcompiler -Wall -I. -MMD -MP -x cu --threads 0 \
+  $(foreach sm,$(SMS),-gencode arch=compute_$(sm),code=sm_$(sm)) -gencode arch=compute_$(lastword $(SMS)),code=compute_$(lastword $(SMS)) \
+  -Werror all-warnings -Xptxas -v,-warn-spills,-warn-lmem-usage
+$(BUILD)/objects/cuda/%.o: CPPFLAGS += -isystem $(CUDA)/include
+LDLIBS += -L$(CUDA)/lib64 -Wl,-rpath,$(CUDA)/lib64 -lcublas -lcudart
+$(BUILD)/objects/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "  nvcc $<"
+	@mkdir -p $(@:.o=.keep)
+	@$(NVCC) $(NVCCFLAGS) --keep --keep-dir $(@:.o=.keep) -c $< -o $@ 2> $(@:.o=.ptxas) || \
+	  { grep -v '^ptxas info\|bytes stack frame' $(@:.o=.ptxas); rm -f $@; exit 1; }
+	@find $(@:.o=.keep) -type f ! -name '*.ptx' -delete
+else
+# device.h says what a CUDA source means to g++; cuda/emulator has the headers that NVIDIA's would be.
+$(BUILD)/objects/cuda/%.o $(BUILD)/objects/tests/%.o: CPPFLAGS += -Icuda/emulator
+$(BUILD)/objects/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "  c++  $<"
+	@$(CXX) $(CPPFLAGS) $(CXXFLAGS) -Wno-unknown-pragmas $(KERNELFLAGS) -x c++ -c $< -o $@
+endif
 
 $(LIBRARY): $(call object,$(LIBRARY_SOURCES))
 	@rm -f $@ && ar rcs $@ $^
@@ -97,7 +139,7 @@ demo: setup
 	@echo "         $(DEMO)/vqgan/samples/reconstructions_test.png test images through the tokenizer"
 
 # The sub-make reads the list of sources anew after set-up, and builds on all cores.
-test: setup
+test: setup summary
 	@$(MAKE) -j$(JOBS) all
 	@$(TESTS)
 
@@ -106,12 +148,23 @@ bench: setup
 	@$(MAKE) -j$(JOBS) $(BENCH_PROGRAM)
 	@python3 bench/compare.py --program $(BENCH_PROGRAM) $(BENCH)
 
+# The whole tree for GPUs, in a folder of its own.
+cuda: setup
+	@[ -n "$(HAS_NVCC)" ] || { echo "make cuda: there is no nvcc at $(NVCC). Install NVIDIA's CUDA toolkit, or say where it is: make cuda CUDA=/path"; \
+	  echo "Everything else builds and is tested without it: make test"; exit 1; }
+	@$(MAKE) BACKEND=cuda BUILD=build/cuda summary
+	@$(MAKE) -j$(JOBS) BACKEND=cuda BUILD=build/cuda all
+	@cuda/check_registers.sh build/cuda/objects/cuda
+
+gpu-check: cuda
+	@cuda/gpu_check.sh build/cuda gpu-check.txt
+
 asan tsan: setup
 	@$(MAKE) -j$(JOBS) MODE=$@ all
 	@ASAN_OPTIONS=detect_leaks=1 build/$@/addp_tests $(TEST_ARGS)
 
 format:
-	clang-format -i $(wildcard tensor/*.[hc]* autograd/*.[hc]* nn/*.[hc]* addp/*.[hc]* data/*.[hc]* examples/*.[hc]* tests/*.[hc]* bench/*.[hc]*)
+	clang-format -i $(wildcard tensor/*.[hc]* cuda/*.[hc]* cuda/emulator/*.[hc]* autograd/*.[hc]* nn/*.[hc]* addp/*.[hc]* data/*.[hc]* examples/*.[hc]* tests/*.[hc]* bench/*.[hc]*)
 
 clean:
 	rm -rf build

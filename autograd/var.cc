@@ -134,7 +134,11 @@ Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFuncti
   Node& node = y.node();
   node.op = op;
   bool needed = false;
-  for (const Var& input : inputs) needed = needed || input.needs_grad();
+  for (const Var& input : inputs) {
+    needed = needed || input.needs_grad();
+    check(!input.defined() || input.value().device() == node.value.device(), op,
+          ": its inputs are on different devices");
+  }
   if (!recording || !needed) return y;
   node.is_leaf = false;
   node.needs_grad = true;

@@ -110,12 +110,12 @@ std::string differences(const RunConfig& old, const RunConfig& now) {
 
 void apply(const CommonOptions& options) {
   if (options.device != "cpu") {
-    check_as(ErrorKind::device, kHasDevice && options.device == cuda_backend_name(), "--device ", options.device,
+    check_as(ErrorKind::device, options.device == cuda_backend_name(), "--device ", options.device,
              options.device == "cuda"
                  ? ": this program was built without nvcc; `make cuda` builds build/cuda/addp, or use"
                  : ": this program was built for GPUs; `make` builds build/addp, or use",
              " --device cpu");
-    if constexpr (kHasDevice) current_cuda();  // fails here where there is no GPU
+    current_cuda();  // fails here where there is no GPU
   }
   if (options.threads > 0) set_num_threads(options.threads);
 }

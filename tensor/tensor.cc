@@ -59,24 +59,12 @@ int64_t dtype_size(DType dtype) {
 }
 
 Storage::Storage(int64_t bytes, Device device) : bytes(bytes), device(device) {
-  if constexpr (kHasDevice) {
-    if (device == Device::cuda) {
-      data = device_allocate(bytes);
-      return;
-    }
-  }
-  check_as(ErrorKind::device, device == Device::cpu, "storage: this build has no CUDA kernels");
-  data = allocate(bytes);
+  data = device == Device::cuda ? device_allocate(bytes) : allocate(bytes);
 }
 
 Storage::~Storage() {
-  if constexpr (kHasDevice) {
-    if (device == Device::cuda) {
-      device_deallocate(data, bytes);
-      return;
-    }
-  }
-  deallocate(data, bytes);
+  if (device == Device::cuda) device_deallocate(data, bytes);
+  else deallocate(data, bytes);
 }
 
 Tensor::Tensor(Shape shape, Options options) : shape_(std::move(shape)), numel_(shape_.numel()), options_(options) {
@@ -161,18 +149,14 @@ template std::vector<uint8_t> to_vector(const Tensor&);
 
 // Between the host and the device; other dtypes are converted on the host.
 static void copy_across(const Tensor& dst, const Tensor& src) {
-  if constexpr (kHasDevice) {
-    if (dst.device() == Device::cuda) {
-      const Tensor host = to(src, {dst.dtype(), Device::cpu});
-      copy_to_device(current_cuda(), dst.raw(), host.raw(), host.bytes());
-    } else {
-      const Tensor host = src.dtype() == dst.dtype() ? dst : empty(src.shape(), {src.dtype(), Device::cpu});
-      copy_to_host(current_cuda(), host.raw(), src.raw(), src.bytes());
-      if (src.dtype() != dst.dtype()) copy_into(dst, host);
-    }
-  } else {
-    fail(ErrorKind::device, "copy_into: this build has no CUDA kernels");
+  if (dst.device() == Device::cuda) {
+    const Tensor host = to(src, {dst.dtype(), Device::cpu});
+    copy_to_device(current_cuda(), dst.raw(), host.raw(), host.bytes());
+    return;
   }
+  const Tensor host = src.dtype() == dst.dtype() ? dst : empty(src.shape(), {src.dtype(), Device::cpu});
+  copy_to_host(current_cuda(), host.raw(), src.raw(), src.bytes());
+  if (src.dtype() != dst.dtype()) copy_into(dst, host);
 }
 
 void copy_into(const Tensor& dst, const Tensor& src) {

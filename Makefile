@@ -81,7 +81,7 @@ $(BUILD)/objects/%.o: %.cc
 ifeq ($(BACKEND),cuda)
 # Warnings, register spills and local memory are errors. The last architecture's PTX serves GPUs that come later.
 SMS := 75 80 86 89 90 100 120
-NVCCFLAGS = -std=c++20 -O3 -ccbin $(CXX) -Xcompiler -Wall -I. -MMD -MP -x cu --threads 0 \
+NVCCFLAGS = -std=c++20 -O3 -ccbin $(lastword $(CXX)) -Xcompiler -Wall -I. -MMD -MP -x cu --threads 0 \
   $(foreach sm,$(SMS),-gencode arch=compute_$(sm),code=sm_$(sm)) -gencode arch=compute_$(lastword $(SMS)),code=compute_$(lastword $(SMS)) \
   -Werror all-warnings -Xptxas -v,-warn-spills,-warn-lmem-usage
 $(BUILD)/objects/cuda/%.o: CPPFLAGS += -isystem $(CUDA)/include

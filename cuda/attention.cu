@@ -155,7 +155,7 @@ __device__ inline T row_sum(T x) {
 }
 
 template <class T, int kQuads>
-__global__ void __launch_bounds__(kTileThreads) attention_fwd_kernel(T* o, T* lse, const T* qkv, Heads s, T scale) {
+__global__ void __launch_bounds__(kTileThreads, 1) attention_fwd_kernel(T* o, T* lse, const T* qkv, Heads s, T scale) {
   ADDP_MAX_THREADS(kTileThreads);
   ADDP_SHARED(Quad<T>, chunk, [kChunkQuads<T>]);
   ADDP_SHARED(Quad<T>, weights, [kWeightQuads]);
@@ -213,7 +213,7 @@ __global__ void __launch_bounds__(kTileThreads) attention_fwd_kernel(T* o, T* ls
 
 // delta[head, query], a warp each.
 template <class T>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     attention_delta_kernel(T* delta, const T* d_o, const T* o, Heads s, int64_t rows) {
   ADDP_MAX_THREADS(kTileThreads);
   const int64_t row = int64_t{blockIdx.x} * (kTileThreads / kWarp) + threadIdx.x / kWarp;  // (image, query, head)
@@ -227,7 +227,7 @@ __global__ void __launch_bounds__(kTileThreads)
 }
 
 template <class T, int kQuads>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     attention_dq_kernel(T* dqkv, const T* d_o, const T* delta, const T* lse, const T* qkv, Heads s, T scale) {
   ADDP_MAX_THREADS(kTileThreads);
   ADDP_SHARED(Quad<T>, chunk, [kChunkQuads<T>]);
@@ -312,7 +312,7 @@ __global__ void __launch_bounds__(kTileThreads, 1)
 // errors would be taken for a direction by an optimizer that normalises: dk is shifted to keep it at 0. A block has 32
 // columns of a head and eight threads for each.
 template <class T>
-__global__ void __launch_bounds__(kTileThreads) attention_balance_kernel(T* dqkv, Heads s) {
+__global__ void __launch_bounds__(kTileThreads, 1) attention_balance_kernel(T* dqkv, Heads s) {
   ADDP_MAX_THREADS(kTileThreads);
   constexpr int kShares = kTileThreads / 32;
   ADDP_SHARED(double, sums, [kTileThreads]);

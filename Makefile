@@ -130,7 +130,7 @@ demo: setup
 	$(PROGRAM) train predictor --resume --run $(DEMO)/predictor --tokenizer $(DEMO)/vqgan
 	$(PROGRAM) train addp --resume --run $(DEMO)/addp --tokenizer $(DEMO)/vqgan --predictor $(DEMO)/predictor
 	$(PROGRAM) sample --run $(DEMO)/addp
-	$(PROGRAM) probe --run $(DEMO)/addp --train 10000 --test 5000
+	$(PROGRAM) probe --run $(DEMO)/addp --train 30000 --test 10000
 	$(PROGRAM) report $(DEMO)
 	@echo
 	@echo "Look at  $(DEMO)/report.html                     everything on one page"

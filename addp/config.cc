@@ -33,6 +33,7 @@ static void validate_stage(const std::string& name, const StageConfig& stage) {
   const auto require = [&](bool ok, const auto&... text) { check_as(ErrorKind::usage, ok, "config: ", name, text...); };
   require(stage.steps >= 0, ".steps must not be negative, found ", stage.steps);
   require(stage.batch > 0, ".batch must be positive, found ", stage.batch);
+  require(stage.encoder_lr_scale >= 0, ".encoder_lr_scale must not be negative, found ", stage.encoder_lr_scale);
   require(stage.warmup_steps >= 0, ".warmup_steps must not be negative, found ", stage.warmup_steps);
 }
 
@@ -103,12 +104,13 @@ static Config demo() {
   c.vqgan = vqgan(32, {1, 1, 2}, 1, 64, 8);
   c.predictor = c.model = {
       .width = 128, .depth = 4, .heads = 4, .decoder_depth = 2, .decoder_heads = 4, .dropout = 0};
-  // About 2, 3 and 3 minutes on two cores: small batches, because steps count more than images here.
+  // About 2, 2 and 4 minutes on two cores: small batches, because steps count more than images here.
   c.tokenizer.gan_start = 600;
   c.train_vqgan = stage(800, 32, 50, 8e-3, 0.995);
   c.train_predictor = stage(1500, 32, 50, 24e-3, 0.995);
-  c.train_addp = stage(600, 32, 50, 24e-3, 0.99);
-  c.train_probe = stage(600, 256, 30, 10);
+  c.train_addp = stage(1000, 32, 50, 24e-3, 0.99);
+  c.train_addp.encoder_lr_scale = 0.15;  // the decoder's rate in the encoder costs 4 points of the linear probe
+  c.train_probe = stage(2000, 256, 30, 10);
   c.sampler.top_p = 0.85;  // a model of so few steps gives its unlikely codes too much weight
   c.use_compact_ids();
   return c;

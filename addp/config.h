@@ -118,6 +118,7 @@ struct StageConfig {
   double beta1 = 0.9, beta2 = 0.95, weight_decay = 0.05;  // decay: only tensors with more than one dimension
   double clip_norm = 3.0;                                 // 0: no clipping
   double ema_decay = 0;                                   // moving average of the weights; 0: none
+  double encoder_lr_scale = 1;                            // train_addp only: factor on the pixel encoder's rate
   bool flip = true;                                       // augmentation: mirror every other image
   double min_crop = 1;  // augmentation: random resized crop of at least this share of the area; 1: none
 
@@ -135,6 +136,7 @@ struct StageConfig {
     f(prefix + "weight_decay", weight_decay);
     f(prefix + "clip_norm", clip_norm);
     f(prefix + "ema_decay", ema_decay);
+    f(prefix + "encoder_lr_scale", encoder_lr_scale);
     f(prefix + "flip", flip);
     f(prefix + "min_crop", min_crop);
   }

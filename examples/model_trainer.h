@@ -13,9 +13,10 @@ namespace addp {
 
 class ModelTrainer {
  public:
-  // `parameters` outlive the trainer.
-  ModelTrainer(const std::vector<NamedVar>& parameters, const StageConfig& recipe)
-      : optimizer_(parameters, {recipe.beta1, recipe.beta2, 1e-8, recipe.weight_decay, recipe.clip_norm}),
+  // `parameters` outlive the trainer. lr_scale(name): factor on one parameter's rate; empty: 1 for all.
+  ModelTrainer(const std::vector<NamedVar>& parameters, const StageConfig& recipe,
+               const ParameterArena::LrScale& lr_scale = {})
+      : optimizer_(parameters, {recipe.beta1, recipe.beta2, 1e-8, recipe.weight_decay, recipe.clip_norm}, lr_scale),
         schedule_{recipe.learning_rate(), recipe.min_lr, static_cast<double>(recipe.warmup_steps),
                   static_cast<double>(recipe.steps)} {
     if (recipe.ema_decay > 0) average_.emplace(parameters, recipe.ema_decay);

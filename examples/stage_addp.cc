@@ -1,4 +1,6 @@
 // Stage 3: encoder and decoder of ADDP learn from noisy pixels and the token predictor's distributions.
+#include <set>
+
 #include "addp/addp.h"
 #include "addp/objective.h"
 #include "addp/sampler.h"
@@ -22,7 +24,11 @@ class AddpStage : public Stage {
         model_(config, on),
         seed_(seed) {
     initialize(model_, Rng(seed).fork("addp"));
-    trainer_.emplace(parameters(model_), config.train_addp);
+    std::set<std::string> encoder;
+    for (const NamedVar& p : parameters(model_.encoder)) encoder.insert(p.name);
+    trainer_.emplace(parameters(model_), config.train_addp, [&](const std::string& name) {
+      return encoder.count(name) ? config.train_addp.encoder_lr_scale : 1;
+    });
   }
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {

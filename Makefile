@@ -40,7 +40,7 @@ all: $(PROGRAM) $(TESTS) $(LESSONS)
 program: $(PROGRAM)
 
 help:
-	@echo "make demo    set up, build, train on Fashion-MNIST, sample, probe, write a report (about 9 minutes on two cores)"
+	@echo "make demo    set up, build, train on Fashion-MNIST, sample, probe, write a report (about 12 minutes on two cores, the build included)"
 	@echo "make test    set up, build, run every test"
 	@echo "make bench   time every op and whole steps beside PyTorch, BENCH=\"--only step\" for some"
 	@echo "make all     build the program, the tests and the lessons    make program   the program only"

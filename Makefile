@@ -14,6 +14,10 @@ MAKEFLAGS += --no-print-directory
 FLAGS.release = -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast
 FLAGS.asan = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS.tsan = -O1 -g -fsanitize=thread
+# Kernels whose every load and store the emulator watches: the hooks of -fsanitize=thread, without its run-time library.
+FLAGS.race = $(FLAGS.release)
+KERNELFLAGS.race = -O1 -g -fsanitize=thread --param tsan-instrument-func-entry-exit=0
+KERNELFLAGS = $(KERNELFLAGS.$(MODE))
 CXXFLAGS += -std=c++20 -march=$(ARCH) -mprefer-vector-width=512 $(FLAGS.$(MODE)) -Wall -Wextra -MMD -MP -I.
 LDLIBS += -lz -lpthread
 
@@ -22,7 +26,7 @@ LIBRARY_SOURCES += $(wildcard cuda/*.cc cuda/*.cu) $(if $(filter emulated,$(BACK
 LESSON_SOURCES := $(wildcard examples/[0-9]*.cc)
 PROGRAM_SOURCES := $(filter-out $(LESSON_SOURCES) examples/main.cc,$(wildcard examples/*.cc))
 # The emulator's own tests plant bugs in kernels, which only the emulator survives.
-TEST_SOURCES := $(if $(filter cuda,$(BACKEND)),$(filter-out tests/test_emulator.cc,$(wildcard tests/*.cc)),$(wildcard tests/*.cc tests/*.cu))
+TEST_SOURCES := $(if $(filter cuda,$(BACKEND)),$(filter-out tests/test_emulator%,$(wildcard tests/*.cc)),$(wildcard tests/*.cc tests/*.cu))
 BENCH_SOURCES := $(wildcard bench/*.cc)
 
 object = $(patsubst %,$(BUILD)/objects/%.o,$(basename $(1)))
@@ -35,7 +39,7 @@ LESSONS := $(patsubst examples/%.cc,$(BUILD)/%,$(LESSON_SOURCES))
 # What a Debian machine needs besides g++, make and git; each package's reason is in README.md.
 PACKAGES := libstb-dev doctest-dev libcli11-dev nlohmann-json3-dev zlib1g-dev dataset-fashion-mnist
 
-.PHONY: all setup summary program demo test bench cuda gpu-check asan tsan format clean help
+.PHONY: all setup summary program demo test bench cuda gpu-check test-deep asan tsan format clean help
 all: $(PROGRAM) $(TESTS) $(LESSONS)
 program: $(PROGRAM)
 
@@ -45,6 +49,7 @@ help:
 	@echo "make bench   time every op and whole steps beside PyTorch, BENCH=\"--only step\" for some"
 	@echo "make all     build the program, the tests and the lessons    make program   the program only"
 	@echo "make cuda    the same for NVIDIA GPUs, in build/cuda (needs nvcc)   make gpu-check   tests and times on a GPU"
+	@echo "make test-deep   the tests of the CUDA kernels in the emulator's race mode and under AddressSanitizer"
 	@echo "make asan    the tests under AddressSanitizer and UBSan      make tsan      under ThreadSanitizer"
 	@echo "make format  clang-format over the tree                      make clean     remove build/"
 	@echo "Variables: ARCH=native (or x86-64-v3 for any AVX2 machine), JOBS=$(JOBS), CXX=$(CXX)"
@@ -96,6 +101,7 @@ $(BUILD)/objects/%.o: %.cu
 else
 # device.h says what a CUDA source means to g++; cuda/emulator has the headers that NVIDIA's would be.
 $(BUILD)/objects/cuda/%.o $(BUILD)/objects/tests/%.o: CPPFLAGS += -Icuda/emulator
+$(BUILD)/objects/cuda/emulator/race.o: CPPFLAGS += $(if $(filter race,$(MODE)),-DADDP_EMULATOR_RACE)
 $(BUILD)/objects/%.o: %.cu
 	@mkdir -p $(@D)
 	@echo "  c++  $<"
@@ -162,6 +168,14 @@ gpu-check: cuda
 asan tsan: setup
 	@$(MAKE) -j$(JOBS) MODE=$@ all
 	@ASAN_OPTIONS=detect_leaks=1 build/$@/addp_tests $(TEST_ARGS)
+
+# The tests that reach the CUDA kernels, slowly: with races looked for, then under the sanitizers.
+DEVICE_TESTS = --source-file='*test_ops*,*test_cuda*,*test_emulator*'
+test-deep: setup
+	@$(MAKE) -j$(JOBS) MODE=race build/race/addp_tests
+	@build/race/addp_tests $(DEVICE_TESTS) $(TEST_ARGS)
+	@$(MAKE) -j$(JOBS) MODE=asan build/asan/addp_tests
+	@ASAN_OPTIONS=detect_leaks=1 build/asan/addp_tests $(DEVICE_TESTS) $(TEST_ARGS)
 
 format:
 	clang-format -i $(wildcard tensor/*.[hc]* cuda/*.[hc]* cuda/emulator/*.[hc]* autograd/*.[hc]* nn/*.[hc]* addp/*.[hc]* data/*.[hc]* examples/*.[hc]* tests/*.[hc]* bench/*.[hc]*)

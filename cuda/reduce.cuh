@@ -12,13 +12,7 @@ constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 constexpr int kBlock = 256;   // threads of a block, unless a kernel has reason to differ
 constexpr int kResident = 4;  // such blocks that a multiprocessor holds at least: up to 64 registers a thread
-// Beyond this many blocks, threads walk on by the size of the grid. Few under the emulator, so that small tests go
-// through those loops; results never depend on it.
-#ifdef ADDP_CUDA_EMULATOR
-constexpr int64_t kMaxBlocks = 3;
-#else
-constexpr int64_t kMaxBlocks = 1 << 16;
-#endif
+constexpr int64_t kMaxBlocks = kGridBlocks;  // beyond this, threads walk on by the size of the grid
 
 __host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

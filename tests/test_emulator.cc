@@ -163,8 +163,8 @@ TEST_CASE("cuda: kernel files keep to the rules that make them testable") {
 TEST_CASE("cuda: every kernel states its launch bounds twice, for nvcc and for the emulator, alike") {
   // The bound is launch_bounds' first argument; the second may hold parentheses of its own.
   const std::string bounds = R"(__launch_bounds__\(([^,()]*)(?:,(?:[^()]|\([^()]*\))*)?\))";
-  const std::regex kernel(R"(__global__\s+)" + bounds +
-                          R"(\s*void\s+\w+_kernel\s*\([^{]*\{\s*ADDP_MAX_THREADS\(([^)]*)\);)");
+  const std::regex kernel(R"(__global__\s+(?:void\s+)?)" + bounds +
+                          R"(\s*(?:void\s+)?\w+_kernel\s*\([^{]*\{\s*ADDP_MAX_THREADS\(([^)]*)\);)");
   const std::regex global(R"(__global__)");
   for (const auto& path : kernel_files()) {
     const std::string source = read_source(path);

@@ -33,7 +33,6 @@ static void validate_stage(const std::string& name, const StageConfig& stage) {
   const auto require = [&](bool ok, const auto&... text) { check_as(ErrorKind::usage, ok, "config: ", name, text...); };
   require(stage.steps >= 0, ".steps must not be negative, found ", stage.steps);
   require(stage.batch > 0, ".batch must be positive, found ", stage.batch);
-  require(stage.encoder_lr_scale >= 0, ".encoder_lr_scale must not be negative, found ", stage.encoder_lr_scale);
   require(stage.warmup_steps >= 0, ".warmup_steps must not be negative, found ", stage.warmup_steps);
 }
 
@@ -66,6 +65,7 @@ void Config::validate() const {
   validate_stage("train_predictor", train_predictor);
   validate_stage("train_addp", train_addp);
   validate_stage("train_probe", train_probe);
+  require(encoder_lr_scale >= 0, "encoder_lr_scale must not be negative, found ", encoder_lr_scale);
 }
 
 // ---- Presets
@@ -109,7 +109,7 @@ static Config demo() {
   c.train_vqgan = stage(800, 32, 50, 8e-3, 0.995);
   c.train_predictor = stage(1500, 32, 50, 24e-3, 0.995);
   c.train_addp = stage(1000, 32, 50, 24e-3, 0.99);
-  c.train_addp.encoder_lr_scale = 0.15;  // the decoder's rate in the encoder costs 4 points of the linear probe
+  c.encoder_lr_scale = 0.15;  // the decoder's rate in the encoder costs 4 points of the linear probe
   c.train_probe = stage(2000, 256, 30, 10);
   c.sampler.top_p = 0.85;  // a model of so few steps gives its unlikely codes too much weight
   c.use_compact_ids();

@@ -118,7 +118,6 @@ struct StageConfig {
   double beta1 = 0.9, beta2 = 0.95, weight_decay = 0.05;  // decay: only tensors with more than one dimension
   double clip_norm = 3.0;                                 // 0: no clipping
   double ema_decay = 0;                                   // moving average of the weights; 0: none
-  double encoder_lr_scale = 1;                            // train_addp only: factor on the pixel encoder's rate
   bool flip = true;                                       // augmentation: mirror every other image
   double min_crop = 1;  // augmentation: random resized crop of at least this share of the area; 1: none
 
@@ -136,7 +135,6 @@ struct StageConfig {
     f(prefix + "weight_decay", weight_decay);
     f(prefix + "clip_norm", clip_norm);
     f(prefix + "ema_decay", ema_decay);
-    f(prefix + "encoder_lr_scale", encoder_lr_scale);
     f(prefix + "flip", flip);
     f(prefix + "min_crop", min_crop);
   }
@@ -161,6 +159,7 @@ struct Config {
   ObjectiveConfig objective;
   SamplerConfig sampler;
   StageConfig train_vqgan, train_predictor, train_addp, train_probe;
+  double encoder_lr_scale = 1;  // training ADDP: the pixel encoder's learning rate, as a factor on train_addp's
 
   int64_t grid() const { return image_size / patch_size; }  // tokens along one side
   int64_t tokens() const { return grid() * grid(); }        // L
@@ -193,6 +192,7 @@ struct Config {
     train_predictor.visit("train_predictor.", f);
     train_addp.visit("train_addp.", f);
     train_probe.visit("train_probe.", f);
+    f("encoder_lr_scale", encoder_lr_scale);
   }
 
   // Throws Error(usage) that names the field when sizes contradict each other.

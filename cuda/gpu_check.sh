@@ -27,7 +27,7 @@ run "parity on the device" "$build/addp" parity tests/golden --device cuda
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck synccheck initcheck; do
     run "compute-sanitizer $tool over the op tests" \
-      compute-sanitizer --tool $tool --error-exitcode 9 "$build/addp_tests" "-tc=ops*,cuda: matrix*,cuda: blocks*,cuda: values*"
+      compute-sanitizer --tool $tool --error-exitcode 9 "$build/addp_tests" "--source-file=*test_ops*,*test_cuda_kernels*"
   done
 else
   section "compute-sanitizer: not installed"

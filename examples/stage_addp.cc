@@ -27,7 +27,7 @@ class AddpStage : public Stage {
     std::set<std::string> encoder;
     for (const NamedVar& p : parameters(model_.encoder)) encoder.insert(p.name);
     trainer_.emplace(parameters(model_), config.train_addp, [&](const std::string& name) {
-      return encoder.count(name) ? config.train_addp.encoder_lr_scale : 1;
+      return encoder.count(name) ? config.encoder_lr_scale : 1;
     });
   }
 

@@ -194,8 +194,32 @@ void group_norm_bwd(Cpu, T* dx, T* dweight, T* dbias, const T* dy, const T* x, c
 
 // ---- Batch norm: one task per channel
 
+// Without space (S = 1, rows of features) a channel is a column: it is read row by row beside its neighbours.
+template <class T>
+void column_moments(T* mean, T* var, const T* x, int64_t B, int64_t C) {
+  constexpr int64_t kColumns = 64;
+  parallel_ranges(C, kColumns, [&](int64_t begin, int64_t end) {
+    double center[kColumns] = {}, squares[kColumns] = {};
+    for (int64_t b = 0; b < B; ++b) {
+      for (int64_t c = begin; c < end; ++c) center[c - begin] += x[b * C + c];
+    }
+    for (double& sum : center) sum /= double(B);
+    for (int64_t b = 0; b < B; ++b) {
+      for (int64_t c = begin; c < end; ++c) {
+        const double deviation = x[b * C + c] - center[c - begin];
+        squares[c - begin] += deviation * deviation;
+      }
+    }
+    for (int64_t c = begin; c < end; ++c) {
+      mean[c] = static_cast<T>(center[c - begin]);
+      var[c] = static_cast<T>(squares[c - begin] / double(B));
+    }
+  });
+}
+
 template <class T>
 void channel_moments(Cpu, T* mean, T* var, const T* x, int64_t B, int64_t C, int64_t S) {
+  if (S == 1) return column_moments(mean, var, x, B, C);
   const double n = double(B) * double(S);
   parallel_ranges(C, cpu::row_grain(B * S), [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
@@ -209,15 +233,27 @@ void channel_moments(Cpu, T* mean, T* var, const T* x, int64_t B, int64_t C, int
   });
 }
 
+// The division and the root are done once a channel.
 template <class T>
 void batch_norm_fwd(Cpu, T* y, const T* x, const T* mean, const T* var, const T* weight, const T* bias, int64_t B,
                     int64_t C, int64_t S, double eps) {
+  std::vector<T> scale(static_cast<size_t>(C)), shift(static_cast<size_t>(C));
+  for (int64_t c = 0; c < C; ++c) {
+    scale[c] = static_cast<T>((weight ? double(weight[c]) : 1.0) / std::sqrt(double(var[c]) + eps));
+    shift[c] = bias ? bias[c] : T(0);
+  }
+  if (S == 1) {
+    parallel_ranges(B, cpu::row_grain(C), [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        for (int64_t c = 0; c < C; ++c) y[b * C + c] = (x[b * C + c] - mean[c]) * scale[c] + shift[c];
+      }
+    });
+    return;
+  }
   parallel_ranges(B * C, cpu::row_grain(S), [&](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; ++plane) {
       const int64_t c = plane % C;
-      const T scale = static_cast<T>((weight ? double(weight[c]) : 1.0) / std::sqrt(double(var[c]) + eps));
-      const T center = mean[c], shift = bias ? bias[c] : T(0);
-      for (int64_t i = plane * S; i < (plane + 1) * S; ++i) y[i] = (x[i] - center) * scale + shift;
+      for (int64_t i = plane * S; i < (plane + 1) * S; ++i) y[i] = (x[i] - mean[c]) * scale[c] + shift[c];
     }
   });
 }

@@ -110,3 +110,11 @@ TEST_CASE("ops: every op of autograd/ops.h has a check_op in tests/") {
     CHECK(tested.count(op) == 1);
   }
 }
+
+TEST_CASE("ops: backward from a Var that is no scalar takes the gradient of its value") {
+  const Var x(from_vector<double>({1, -2, 3}, {3}), true);
+  backward(square(x), from_vector<double>({1, 10, 100}, {3}));
+  CHECK(to_vector<double>(x.grad()) == std::vector<double>{2, -40, 600});
+  CHECK_THROWS_AS(backward(square(x), from_vector<double>({1, 10}, {2})), Error);
+  CHECK_THROWS_AS(backward(square(x)), Error);
+}

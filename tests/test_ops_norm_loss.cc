@@ -80,6 +80,18 @@ TEST_CASE("ops: batch_norm") {
       });
 }
 
+TEST_CASE("ops: batch_norm of rows, more than fit one task") {
+  const std::vector<Shape> shapes = {{5, 131}, {131}, {131}};
+  const auto op = [](auto& v) {
+    return batch_norm(v[0], v[1], v[2], zeros({131}, v[0].options()), ones({131}, v[0].options()), true, 0.1, 1e-5);
+  };
+  check_op(shapes, op);
+  check_same(shapes, op, [](auto& v) {
+    const Var columns = permute(normalised(permute(v[0], {1, 0}), 1, 1e-5), {1, 0});
+    return columns * v[1] + v[2];
+  });
+}
+
 TEST_CASE("ops: batch_norm moves the running moments as PyTorch does, in training only") {
   const Var x(from_vector<double>({1, 2, 3, 6}, {2, 1, 2}));
   const Tensor mean = full({1}, 1, kDouble), var = full({1}, 2, kDouble);

@@ -9,6 +9,7 @@
 
 #include "examples/run_folder.h"
 #include "tensor/random.h"
+#include "tensor/safetensors.h"
 #include "tests/drive.h"
 
 namespace addp {
@@ -186,6 +187,26 @@ TEST_CASE("program: every ablation switch trains and changes the loss") {
       CHECK_MESSAGE(curves.count(loss) == 0, "the same loss as ", curves[loss]);
       curves[loss] = assignment;
     }
+  }
+}
+
+TEST_CASE("program: the encoder's learning rate can be scaled alone") {
+  const ScratchFolder folder;
+  const auto weights_after = [&](const std::string& scale, int64_t steps) {
+    const std::string run = folder / (scale + "-" + std::to_string(steps));
+    run_well(train_tiny("addp", run, steps) + Words{"--set", "encoder_lr_scale=" + scale});
+    return read_safetensors(newest(run, "weights.safetensors")).tensors;
+  };
+  const auto start = weights_after("0", 1), frozen = weights_after("0", 4), free = weights_after("1", 4);
+  for (const std::string name : {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight",
+                                 "blocks.1.mlp.fc2.bias", "norm.weight"}) {
+    INFO(name);
+    CHECK(same_bits(start.at(name), frozen.at(name)));
+    CHECK(!same_bits(start.at(name), free.at(name)));
+  }
+  for (const std::string name : {"token_emb.weight", "decoder_blocks.0.attn.qkv.weight", "mlm_layer.fc.weight"}) {
+    INFO(name);
+    CHECK(!same_bits(start.at(name), frozen.at(name)));
   }
 }
 

@@ -11,12 +11,7 @@
 #include "cuda/device.h"
 #include "cuda/emulator/emulator.h"
 #include "cuda/emulator/fiber.h"
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(address, bytes) (static_cast<void>(address), static_cast<void>(bytes))
-#define ASAN_UNPOISON_MEMORY_REGION(address, bytes) (static_cast<void>(address), static_cast<void>(bytes))
-#endif
+#include "cuda/emulator/poison.h"
 
 namespace addp::emulator {
 

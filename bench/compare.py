@@ -105,7 +105,7 @@ def all_cases(args):
                              for layout in images for way in ways}}
 
 
-def median_seconds(side, enough):
+def runs_for(side, enough):
     """How many runs make a sample of `enough` seconds."""
     once = side.ask("run 1")[0]
     return max(1, min(1000, int(enough / max(once, 1e-7))))
@@ -123,7 +123,7 @@ def measure(case, ours, peers, args):
     counts = {}
     for name, side in sides.items():
         side.ask("run 1")
-        counts[name] = median_seconds(side, args.seconds)
+        counts[name] = runs_for(side, args.seconds)
     times = {name: [] for name in sides}
     for _ in range(args.rounds):
         for name, side in sides.items():
@@ -132,7 +132,7 @@ def measure(case, ours, peers, args):
     return medians.pop("ours"), medians, flops
 
 
-def peak_memory(command, request, threads, variant=None):
+def peak_memory(command, request, threads):
     side = Side(command)
     side.ask(f"threads {threads}")
     side.ask(request)
@@ -163,8 +163,14 @@ def main():
 
 def run(args):
     ours_command, peer_command = [args.program], [sys.executable, str(HERE / "peer.py")]
-    probe = Side([sys.executable, "-c", "import torch; print('ok', torch.__version__.replace('+', ' '))"])
-    print("PyTorch", probe.process.stdout.readline().strip()[3:])
+    version = subprocess.run([sys.executable, "-c", "import torch, numpy, safetensors; print(torch.__version__)"],
+                             capture_output=True, text=True)
+    if version.returncode != 0:
+        sys.exit(f"bench: Python lacks a package ({version.stderr.strip().splitlines()[-1]}); "
+                 "please run:  pip install torch safetensors numpy")
+    if not pathlib.Path(args.program).exists():
+        sys.exit(f"bench: {args.program} is not built; please run:  make bench")
+    print("PyTorch", version.stdout.strip())
     rows, failed = [], 0
     for threads in map(int, args.threads.split(",")):
         ours = Side(ours_command)

@@ -29,7 +29,9 @@ PROGRAM_SOURCES := $(filter-out $(LESSON_SOURCES) examples/main.cc,$(wildcard ex
 TEST_SOURCES := $(if $(filter cuda,$(BACKEND)),$(filter-out tests/test_emulator%,$(wildcard tests/*.cc)),$(wildcard tests/*.cc tests/*.cu))
 BENCH_SOURCES := $(wildcard bench/*.cc)
 
-object = $(patsubst %,$(BUILD)/objects/%.o,$(basename $(1)))
+# In race mode only kernels and emulator are compiled anew; the rest is the ordinary build's.
+PLAIN := $(if $(filter race,$(MODE)),build,$(BUILD))
+object = $(foreach file,$(basename $(1)),$(if $(filter cuda/% tests/emulator%,$(file)),$(BUILD),$(PLAIN))/objects/$(file).o)
 LIBRARY := $(BUILD)/libaddp.a
 PROGRAM := $(BUILD)/addp
 TESTS := $(BUILD)/addp_tests
@@ -39,7 +41,7 @@ LESSONS := $(patsubst examples/%.cc,$(BUILD)/%,$(LESSON_SOURCES))
 # What a Debian machine needs besides g++, make and git; each package's reason is in README.md.
 PACKAGES := libstb-dev doctest-dev libcli11-dev nlohmann-json3-dev zlib1g-dev dataset-fashion-mnist
 
-.PHONY: all setup summary program demo test bench cuda gpu-check test-deep asan tsan format clean help
+.PHONY: all setup summary program demo test bench cuda gpu-check race test-deep asan tsan format clean help
 all: $(PROGRAM) $(TESTS) $(LESSONS)
 program: $(PROGRAM)
 
@@ -49,7 +51,7 @@ help:
 	@echo "make bench   time every op and whole steps beside PyTorch, BENCH=\"--only step\" for some"
 	@echo "make all     build the program, the tests and the lessons    make program   the program only"
 	@echo "make cuda    the same for NVIDIA GPUs, in build/cuda (needs nvcc)   make gpu-check   tests and times on a GPU"
-	@echo "make test-deep   the tests of the CUDA kernels in the emulator's race mode and under AddressSanitizer"
+	@echo "make race    the tests of the CUDA kernels in the emulator's race mode   make test-deep   and under AddressSanitizer"
 	@echo "make asan    the tests under AddressSanitizer and UBSan      make tsan      under ThreadSanitizer"
 	@echo "make format  clang-format over the tree                      make clean     remove build/"
 	@echo "Variables: ARCH=native (or x86-64-v3 for any AVX2 machine), JOBS=$(JOBS), CXX=$(CXX)"
@@ -78,10 +80,17 @@ else
 endif
 	@echo "devices  cpu, $(BACKEND)"
 
+define COMPILE
+@mkdir -p $(@D)
+@echo "  c++  $<"
+@$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+endef
 $(BUILD)/objects/%.o: %.cc
-	@mkdir -p $(@D)
-	@echo "  c++  $<"
-	@$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+	$(COMPILE)
+ifneq ($(PLAIN),$(BUILD))
+$(PLAIN)/objects/%.o: %.cc
+	$(COMPILE)
+endif
 
 ifeq ($(BACKEND),cuda)
 # Warnings, register spills and local memory are errors. The last architecture's PTX serves GPUs that come later.
@@ -100,7 +109,7 @@ $(BUILD)/objects/%.o: %.cu
 	@find $(@:.o=.keep) -type f ! -name '*.ptx' -delete
 else
 # device.h says what a CUDA source means to g++; cuda/emulator has the headers that NVIDIA's would be.
-$(BUILD)/objects/cuda/%.o $(BUILD)/objects/tests/%.o: CPPFLAGS += -Icuda/emulator
+$(BUILD)/objects/cuda/%.o $(BUILD)/objects/tests/%.o $(PLAIN)/objects/tests/%.o: CPPFLAGS += -Icuda/emulator
 $(BUILD)/objects/cuda/emulator/race.o: CPPFLAGS += $(if $(filter race,$(MODE)),-DADDP_EMULATOR_RACE)
 $(BUILD)/objects/%.o: %.cu
 	@mkdir -p $(@D)
@@ -169,11 +178,13 @@ asan tsan: setup
 	@$(MAKE) -j$(JOBS) MODE=$@ all
 	@ASAN_OPTIONS=detect_leaks=1 build/$@/addp_tests $(TEST_ARGS)
 
-# The tests that reach the CUDA kernels, slowly: with races looked for, then under the sanitizers.
-DEVICE_TESTS = --source-file='*test_ops*,*test_cuda*,*test_emulator*'
-test-deep: setup
+# The tests that reach the CUDA kernels, with every access watched for races and bounds; and the same under sanitizers.
+DEVICE_TESTS = --source-file='*test_ops*,*test_cuda*,*test_emulator*' --test-case-exclude='*the program trains*,*golden*'
+race: setup
 	@$(MAKE) -j$(JOBS) MODE=race build/race/addp_tests
 	@build/race/addp_tests $(DEVICE_TESTS) $(TEST_ARGS)
+
+test-deep: race
 	@$(MAKE) -j$(JOBS) MODE=asan build/asan/addp_tests
 	@ASAN_OPTIONS=detect_leaks=1 build/asan/addp_tests $(DEVICE_TESTS) $(TEST_ARGS)
 

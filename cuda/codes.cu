@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kThreads)
     if (own == 0 && first + thread < N && (found < 0 || found >= K)) atomicMax(fault, 1);
     const unsigned matches = __ballot_sync(kAllLanes, found == own);
     if (lane == 0) warp_count[warp] = __popc(matches);
-    __syncthreads();
+    __syncthreads();  // also: the list of the round before has been read
     int before = 0, all = 0;
     for (int w = 0; w < kWarps; ++w) {
       before += w < warp ? warp_count[w] : 0;
@@ -130,7 +130,6 @@ __global__ void __launch_bounds__(kThreads)
       to[d] = s;
     }
     total += all;
-    __syncthreads();
   }
   if (thread == 0) count[own] = static_cast<T>(total);
 }

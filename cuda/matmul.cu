@@ -9,8 +9,6 @@ namespace addp::kernel {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMostBlocks = 1 << 16;
-
 // y[i] = bias[i % N], the start of a product that adds to it.
 template <class T>
 __global__ __launch_bounds__(kThreads) void bias_rows_kernel(T* y, const T* bias, int64_t n, int64_t N) {
@@ -57,7 +55,7 @@ void linear_fwd(Cuda dev, T* y, const T* x, const T* weight, const T* bias, int6
   check(K > 0, "linear: no input features");
   const int64_t n = M * N, blocks = (n + kThreads - 1) / kThreads;
   if (bias != nullptr && n > 0) {
-    const dim3 grid(static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks));
+    const dim3 grid(static_cast<unsigned>(blocks < kGridBlocks ? blocks : kGridBlocks));
     launch(bias_rows_kernel<T>, Dims{grid, dim3(kThreads), 0, dev.stream}, y, bias, n, N);
   }
   gemm(dev, y, x, weight, M, N, K, false, true, bias != nullptr, 1, n, M * K, N * K);

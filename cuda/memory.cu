@@ -8,11 +8,10 @@ namespace addp::kernel {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMostBlocks = 1 << 16;  // threads then walk on by the size of the grid
 
 dim3 grid_for(int64_t n) {
   const int64_t blocks = (n + kThreads - 1) / kThreads;
-  return dim3(static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks));
+  return dim3(static_cast<unsigned>(blocks < kGridBlocks ? blocks : kGridBlocks));
 }
 
 __device__ int64_t first_index() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
@@ -176,7 +175,7 @@ void permute(Cuda dev, T* y, const T* x, const Shape& shape, const std::vector<i
   if ((axes.count == 2 || planes) && axes.x_stride[1] == 1 && axes.x_stride[0] == axes.extent[1]) {
     const int64_t rows = axes.extent[0], cols = axes.extent[1], count = planes ? axes.extent[2] : 1;
     const int64_t tiles = count * ((rows + kTile - 1) / kTile) * ((cols + kTile - 1) / kTile);
-    const auto blocks = static_cast<unsigned>(tiles < kMostBlocks ? tiles : kMostBlocks);
+    const auto blocks = static_cast<unsigned>(tiles < kGridBlocks ? tiles : kGridBlocks);
     return launch(transpose_kernel<T>, Dims{dim3(blocks), dim3(kTile, kTileRows), 0, dev.stream}, y, x, rows, cols,
                   count);
   }

@@ -105,28 +105,31 @@ __device__ T warp_max(T value) {
   return value;
 }
 
-template <class T>
-__device__ T block_sum(T value) {
-  ADDP_SHARED(T, warp_sums, [kWarp]);
-  value = warp_sum(value);
-  if (threadIdx.x % kWarp == 0) warp_sums[threadIdx.x / kWarp] = value;
+// `value` of each warp, combined in the order of the warps; every thread of the block gets the result.
+template <class T, class Combine>
+__device__ T combine_warps(T* of_warp, T value, Combine combine) {
+  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = value;
   __syncthreads();
-  value = warp_sums[0];
-  for (unsigned w = 1; w < blockDim.x / kWarp; ++w) value += warp_sums[w];
-  __syncthreads();  // the next call writes warp_sums again
+  value = of_warp[0];
+  for (unsigned w = 1; w < blockDim.x / kWarp; ++w) value = combine(value, of_warp[w]);
+  __syncthreads();  // the next call writes of_warp again
   return value;
 }
 
 template <class T>
+__device__ T* warp_results() {
+  ADDP_SHARED(T, of_warp, [kWarp]);
+  return of_warp;
+}
+
+template <class T>
+__device__ T block_sum(T value) {
+  return combine_warps(warp_results<T>(), warp_sum(value), [](T a, T b) { return a + b; });
+}
+
+template <class T>
 __device__ T block_max(T value) {
-  ADDP_SHARED(T, warp_maxima, [kWarp]);
-  value = warp_max(value);
-  if (threadIdx.x % kWarp == 0) warp_maxima[threadIdx.x / kWarp] = value;
-  __syncthreads();
-  value = warp_maxima[0];
-  for (unsigned w = 1; w < blockDim.x / kWarp; ++w) value = warp_maxima[w] > value ? warp_maxima[w] : value;
-  __syncthreads();
-  return value;
+  return combine_warps(warp_results<T>(), warp_max(value), [](T a, T b) { return b > a ? b : a; });
 }
 
 // ---- Teams: the threads that work on one row together, a single one, a warp, or a whole block

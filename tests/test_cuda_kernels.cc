@@ -1,5 +1,5 @@
-// Device kernels of images, attention, random numbers and codes against the CPU's, at sizes that fill no tile, one tile
-// and several, in both precisions.
+// Device kernels of rows, images, attention, random numbers and codes against the CPU's, at sizes that fill no tile,
+// one tile and several, in both precisions.
 #include <cmath>
 #include <functional>
 
@@ -85,6 +85,48 @@ TEST_CASE("cuda: convolution of any stride, padding and kernel, forward and both
       CHECK(plain.difference() < tolerance(dtype));
       CHECK(dx.difference() < tolerance(dtype));
       CHECK(dweight.difference() < tolerance(dtype));
+    }
+  }
+}
+
+// Wide rows take a whole block, and there are more of everything than the emulator's grids have blocks.
+TEST_CASE("cuda: rows, narrow and wide, few and many") {
+  struct Size {
+    int64_t N, D;
+  };
+  for (DType dtype : kTypes) {
+    for (const Size& s : {Size{1, 3}, Size{5, 8}, Size{67, 33}, Size{7, 1028}, Size{9, 1501}}) {
+      INFO(describe(s.N, s.D));
+      const Shape shape{s.N, s.D};
+      const auto input = [&](Shape of, uint64_t seed) { return Pair::input(std::move(of), dtype, seed); };
+      const auto output = [&](Shape of) { return Pair::output(std::move(of), dtype); };
+      const Pair x = input(shape, 1), dy = input(shape, 2), weight = input({s.D}, 3), bias = input({s.D}, 4);
+      const Pair target = Pair::of(Rng(5).uniform(shape, {dtype, Device::cpu}));
+      const Pair row_weight = Pair::of(Rng(6).uniform({s.N}, {dtype, Device::cpu}));
+      const Pair softmax = output(shape), d_softmax = output(shape), log_softmax = output(shape);
+      const Pair d_log = output(shape), loss = output({1}), d_logits = output(shape);
+      const Pair norm = output(shape), mean = output({s.N}), rstd = output({s.N}), dx = output(shape);
+      const Pair d_weight = output({s.D}), d_bias = output({s.D}), sums = output({s.N}),
+                 transposed = output({s.D, s.N});
+      on_both(dtype, [&](auto dev, auto t, auto get) {
+        using T = decltype(t);
+        const auto p = [&](const Pair& pair) { return get(pair).template ptr<T>(); };
+        kernel::softmax_fwd<T>(dev, p(softmax), p(x), s.N, s.D);
+        kernel::softmax_bwd<T>(dev, p(d_softmax), p(dy), p(softmax), s.N, s.D);
+        kernel::log_softmax_fwd<T>(dev, p(log_softmax), p(x), s.N, s.D);
+        kernel::log_softmax_bwd<T>(dev, p(d_log), p(dy), p(log_softmax), s.N, s.D);
+        kernel::soft_cross_entropy<T>(dev, p(loss), p(d_logits), p(x), p(target), p(row_weight), s.N, s.D, s.D, 0.1);
+        kernel::layer_norm_fwd<T>(dev, p(norm), p(mean), p(rstd), p(x), p(weight), p(bias), s.N, s.D, 1e-5);
+        kernel::layer_norm_bwd<T>(dev, p(dx), p(d_weight), p(d_bias), p(dy), p(x), p(weight), p(mean), p(rstd), s.N,
+                                  s.D);
+        kernel::sum_axis<T>(dev, p(sums), p(x), s.N, s.D, 1, 0.5);
+        kernel::permute<T>(dev, p(transposed), p(x), shape, {1, 0});
+      });
+      for (const Pair* result : {&softmax, &d_softmax, &log_softmax, &d_log, &loss, &d_logits, &norm, &mean, &rstd, &dx,
+                                 &d_weight, &d_bias, &sums}) {
+        CHECK(result->difference() < 4 * tolerance(dtype));
+      }
+      CHECK(transposed.same());
     }
   }
 }

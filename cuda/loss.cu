@@ -46,9 +46,8 @@ __device__ RowStatistics<T> row_statistics(const T* x, int64_t D, bool packed) {
 // ---- Softmax
 
 template <bool logarithm, class Members, class T>
-__global__ __launch_bounds__(Members::kBlockSize, Members::kResident / 2) void softmax_fwd_kernel(T* y, const T* x,
-                                                                                                  int64_t N, int64_t D,
-                                                                                                  bool packed) {
+__global__ __launch_bounds__(Members::kBlockSize, kResident) void softmax_fwd_kernel(T* y, const T* x, int64_t N,
+                                                                                     int64_t D, bool packed) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   for (int64_t r = Members::first(); r < N; r += Members::step()) {
     const T* from = x + r * D;
@@ -64,9 +63,9 @@ __global__ __launch_bounds__(Members::kBlockSize, Members::kResident / 2) void s
 
 // Of softmax: dx = y (dy - sum dy y). Of its logarithm: dx = dy - exp(y) sum dy.
 template <bool logarithm, class Members, class T>
-__global__ __launch_bounds__(Members::kBlockSize,
-                             Members::kResident / 2) void softmax_bwd_kernel(T* dx, const T* dy, const T* y, int64_t N,
-                                                                             int64_t D, bool packed) {
+__global__ __launch_bounds__(Members::kBlockSize, kResident) void softmax_bwd_kernel(T* dx, const T* dy, const T* y,
+                                                                                     int64_t N, int64_t D,
+                                                                                     bool packed) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   for (int64_t r = Members::first(); r < N; r += Members::step()) {
     T total = 0;
@@ -122,9 +121,11 @@ __device__ void zero_row(T* d, int64_t V, bool packed) {
 
 // losses[r] = weight CE_r; see tensor/kernels.h. target's rows are K long, so packs need K to be a multiple of them.
 template <class Members, class T>
-__global__ __launch_bounds__(Members::kBlockSize, Members::kResident / 2) void soft_cross_entropy_kernel(
-    double* losses, T* dlogits, const T* logits, const T* target, const T* row_weight, const double* total, int64_t N,
-    int64_t V, int64_t K, double smoothing, bool packed) {
+__global__ __launch_bounds__(Members::kBlockSize,
+                             kResident) void soft_cross_entropy_kernel(double* losses, T* dlogits, const T* logits,
+                                                                       const T* target, const T* row_weight,
+                                                                       const double* total, int64_t N, int64_t V,
+                                                                       int64_t K, double smoothing, bool packed) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   for (int64_t r = Members::first(); r < N; r += Members::step()) {
     const double weight = share(row_weight, total, r);
@@ -162,9 +163,11 @@ __global__ __launch_bounds__(Members::kBlockSize, Members::kResident / 2) void s
 }
 
 template <class Members, class T>
-__global__ __launch_bounds__(Members::kBlockSize, Members::kResident / 2) void cross_entropy_kernel(
-    double* losses, T* dlogits, const T* logits, const int64_t* label, const T* row_weight, const double* total,
-    int64_t N, int64_t V, double smoothing, bool packed, int* fault) {
+__global__ __launch_bounds__(Members::kBlockSize,
+                             kResident) void cross_entropy_kernel(double* losses, T* dlogits, const T* logits,
+                                                                  const int64_t* label, const T* row_weight,
+                                                                  const double* total, int64_t N, int64_t V,
+                                                                  double smoothing, bool packed, int* fault) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   for (int64_t r = Members::first(); r < N; r += Members::step()) {
     const double weight = share(row_weight, total, r);

@@ -21,8 +21,10 @@ struct Sums {
 // ---- Layer norm: a team a row
 
 template <class Members, class T>
-__global__ __launch_bounds__(Members::kBlockSize, Members::kResident * 4 / sizeof(T)) void layer_norm_fwd_kernel(
-    T* y, T* mean, T* rstd, const T* x, const T* weight, const T* bias, int64_t N, int64_t D, double eps, bool packed) {
+__global__ __launch_bounds__(Members::kBlockSize,
+                             kResident) void layer_norm_fwd_kernel(T* y, T* mean, T* rstd, const T* x, const T* weight,
+                                                                   const T* bias, int64_t N, int64_t D, double eps,
+                                                                   bool packed) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   for (int64_t r = Members::first(); r < N; r += Members::step()) {
     const T* from = x + r * D;
@@ -62,11 +64,10 @@ constexpr int kNormRows = 16;  // rows of a block in layer_norm_bwd_kernel
 // First the block's warps find mean(g) and mean(g x^) of its rows, g = dy weight; then each thread goes down its
 // columns.
 template <class T>
-__global__ __launch_bounds__(kBlock, kResident * 4 /
-                                         sizeof(T)) void layer_norm_bwd_kernel(T* dx, T* partial, const T* dy,
-                                                                               const T* x, const T* weight,
-                                                                               const T* mean, const T* rstd, int64_t N,
-                                                                               int64_t D, int64_t blocks, bool packed) {
+__global__ __launch_bounds__(kBlock, kResident) void layer_norm_bwd_kernel(T* dx, T* partial, const T* dy, const T* x,
+                                                                           const T* weight, const T* mean,
+                                                                           const T* rstd, int64_t N, int64_t D,
+                                                                           int64_t blocks, bool packed) {
   ADDP_MAX_THREADS(kBlock);
   using Members = Team<kWarp>;
   ADDP_SHARED(RowScalars<T>, scalars, [kNormRows]);
@@ -116,9 +117,9 @@ __global__ __launch_bounds__(kBlock, kResident * 4 /
 // a thread, beside its neighbours in `inner`.
 
 template <class Members, class T>
-__global__ __launch_bounds__(Members::kBlockSize,
-                             Members::kResident) void unit_norm_fwd_kernel(T* y, T* norm, const T* x, int64_t outer,
-                                                                           int64_t n, int64_t inner, double eps) {
+__global__ __launch_bounds__(Members::kBlockSize, kResident) void unit_norm_fwd_kernel(T* y, T* norm, const T* x,
+                                                                                       int64_t outer, int64_t n,
+                                                                                       int64_t inner, double eps) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   for (int64_t row = Members::first(); row < outer * inner; row += Members::step()) {
     const int64_t at = row / inner * n * inner + row % inner;
@@ -137,9 +138,8 @@ __global__ __launch_bounds__(Members::kBlockSize,
 // dr/dx = x / r, so dx = dy / (r + eps) - x (sum dy x) / (r (r + eps)^2).
 template <class Members, class T>
 __global__ __launch_bounds__(Members::kBlockSize,
-                             Members::kResident) void unit_norm_bwd_kernel(T* dx, const T* dy, const T* x,
-                                                                           const T* norm, int64_t outer, int64_t n,
-                                                                           int64_t inner, double eps) {
+                             kResident) void unit_norm_bwd_kernel(T* dx, const T* dy, const T* x, const T* norm,
+                                                                  int64_t outer, int64_t n, int64_t inner, double eps) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   for (int64_t row = Members::first(); row < outer * inner; row += Members::step()) {
     const int64_t at = row / inner * n * inner + row % inner;

@@ -73,8 +73,8 @@ struct BatchNormSums {
 
 // sums[plane, slice] = f over it.
 template <class F>
-__global__ __launch_bounds__(kBlock, kResident / 2) void slice_sums_kernel(F f, Sums<double>* sums, int64_t planes,
-                                                                           int64_t C, int64_t slices, bool packed) {
+__global__ __launch_bounds__(kBlock, kResident) void slice_sums_kernel(F f, Sums<double>* sums, int64_t planes,
+                                                                       int64_t C, int64_t slices, bool packed) {
   ADDP_MAX_THREADS(kBlock);
   using Members = Team<kWarp>;
   for (int64_t task = Members::first(); task < planes * slices; task += Members::step()) {
@@ -135,9 +135,11 @@ void channel_totals(Cuda dev, F store_total, const Sums<double>* sums, int64_t B
 // ---- Group norm: a team an image and group, n = C / G * S elements in a row
 
 template <class Members, class T>
-__global__ __launch_bounds__(Members::kBlockSize, Members::kResident * 4 / sizeof(T)) void group_norm_fwd_kernel(
-    T* y, T* mean, T* rstd, const T* x, const T* weight, const T* bias, int64_t groups, int64_t channels, int64_t S,
-    int64_t G, double eps, bool silu_after, bool packed) {
+__global__ __launch_bounds__(Members::kBlockSize,
+                             kResident) void group_norm_fwd_kernel(T* y, T* mean, T* rstd, const T* x, const T* weight,
+                                                                   const T* bias, int64_t groups, int64_t channels,
+                                                                   int64_t S, int64_t G, double eps, bool silu_after,
+                                                                   bool packed) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   const int64_t n = channels * S;
   for (int64_t group = Members::first(); group < groups; group += Members::step()) {
@@ -182,7 +184,7 @@ __device__ T through_silu(T d, T normal, T weight, T bias, bool silu_after) {
 // First the block's warps add up dz and dz x^ over the slices of each of the group's channels, sums: [B, C, slices];
 // these give mean(g) and mean(g x^), g = dz weight; then dx. dz is computed twice, which is cheaper than storing it.
 template <class T>
-__global__ __launch_bounds__(2 * kBlock, kResident * 2 / sizeof(T)) void group_norm_bwd_kernel(
+__global__ __launch_bounds__(2 * kBlock, kResident) void group_norm_bwd_kernel(
     T* dx, Sums<double>* sums, const T* dy, const T* x, const T* weight, const T* bias, const T* mean, const T* rstd,
     int64_t groups, int64_t channels, int64_t S, int64_t G, int64_t slices, bool silu_after, bool packed) {
   ADDP_MAX_THREADS(2 * kBlock);

@@ -21,9 +21,9 @@ int64_t chunks_of(int64_t n, int64_t chunk) { return n <= chunk ? 1 : ceil_div(n
 
 // y[o, c] = scale * sum of f(x[o, k]) over the k of chunk c. x: [outer, n], y: [outer, chunks].
 template <class Members, class F, class Y, class X>
-__global__ __launch_bounds__(Members::kBlockSize,
-                             Members::kResident) void sum_rows_kernel(F f, Y* y, const X* x, int64_t outer, int64_t n,
-                                                                      int64_t chunks, double scale, bool packed) {
+__global__ __launch_bounds__(Members::kBlockSize, kResident) void sum_rows_kernel(F f, Y* y, const X* x, int64_t outer,
+                                                                                  int64_t n, int64_t chunks,
+                                                                                  double scale, bool packed) {
   ADDP_MAX_THREADS(Members::kBlockSize);
   for (int64_t task = Members::first(); task < outer * chunks; task += Members::step()) {
     const int64_t begin = task % chunks * kRowChunk, count = n - begin < kRowChunk ? n - begin : kRowChunk;

@@ -11,7 +11,7 @@ namespace addp::kernel {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 constexpr int kBlock = 256;   // threads of a block, unless a kernel has reason to differ
-constexpr int kResident = 4;  // such blocks that a multiprocessor holds at least: up to 64 registers a thread
+constexpr int kResident = 1;  // blocks that a multiprocessor must hold: so ptxas spills no register to fit in more
 constexpr int64_t kMaxBlocks = kGridBlocks;  // beyond this, threads walk on by the size of the grid
 
 __host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -139,7 +139,6 @@ struct Team {
   static_assert(kThreads == 1 || kThreads == kWarp || (kThreads > kWarp && kThreads % kWarp == 0));
   static constexpr int kSize = kThreads;
   static constexpr int kBlockSize = kThreads > kWarp ? kThreads : kBlock;
-  static constexpr int kResident = 1024 / kBlockSize;  // as kResident above; kernels of many registers take half
   static constexpr int kPerBlock = kBlockSize / kThreads;
 
   __device__ static int rank() { return static_cast<int>(threadIdx.x) % kThreads; }
@@ -169,7 +168,7 @@ struct Team {
 template <class F>
 void with_team(int64_t row_elements, F&& f) {
   if (row_elements <= 1024) return f(Team<kWarp>{});
-  f(Team<512>{});
+  f(Team<256>{});
 }
 
 // ---- Sums of whole arrays, accumulated in double (reduce.cu). X, Y: float or double.

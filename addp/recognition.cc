@@ -11,17 +11,30 @@
 
 namespace addp {
 
+Tensor average_cells(const Tensor& tokens, int64_t cells) {
+  const NoGrad no_grad;
+  check(tokens.rank() == 3, "average_cells: tokens must be [B, L, D], found ", tokens.shape());
+  const int64_t B = tokens.dim(0), L = tokens.dim(1), D = tokens.dim(2);
+  const int64_t grid = std::llround(std::sqrt(static_cast<double>(L)));
+  check(grid * grid == L && cells > 0 && grid % cells == 0, "average_cells: ", cells, " x ", cells,
+        " cells do not divide a square grid of ", L, " tokens");
+  const int64_t side = grid / cells;  // tokens of a cell
+  const Var by_cell = permute(reshape(Var(tokens), {B, cells, side, cells, side, D}), {0, 1, 3, 2, 4, 5});
+  return mean_axis(reshape(by_cell, {B * cells * cells, side * side, D}), 1).value().reshape({B, cells * cells * D});
+}
+
+Tensor token_features(const TokenPredictor& predictor, const Tensor& codes) {
+  const NoGrad no_grad;
+  const Tensor nothing = zeros(codes.shape(), predictor.decoder_pos_embed_learned.options());
+  const Var x = predictor.run_encoder(codes, nothing, nothing);
+  return slice(x, 1, 1, x.dim(1)).value();
+}
+
 Tensor grid_features(const PixelEncoder& encoder, const Tensor& image, int64_t cells, bool tokenizer_norm) {
   const NoGrad no_grad;
   const Var embedded = tokenizer_norm ? encoder.encoder_tokens(Var(image)) : encoder.embed(Var(image));
   const Var tokens = encoder.run_blocks(embedded);
-  const int64_t B = tokens.dim(0), L = tokens.dim(1) - 1, D = tokens.dim(2);
-  const int64_t grid = std::llround(std::sqrt(static_cast<double>(L)));
-  check(cells > 0 && grid % cells == 0, "grid_features: ", cells, " cells do not divide a grid of ", grid, " tokens");
-  const int64_t side = grid / cells;  // tokens of a cell
-  const Var by_cell =
-      permute(reshape(slice(tokens, 1, 1, 1 + L), {B, cells, side, cells, side, D}), {0, 1, 3, 2, 4, 5});
-  return mean_axis(reshape(by_cell, {B * cells * cells, side * side, D}), 1).value().reshape({B, cells * cells * D});
+  return average_cells(slice(tokens, 1, 1, tokens.dim(1)).value(), cells);
 }
 
 Tensor recognition_features(const PixelEncoder& encoder, const Tensor& image, bool tokenizer_norm) {

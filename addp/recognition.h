@@ -4,16 +4,24 @@
 #include <string>
 
 #include "addp/pixel_encoder.h"
+#include "addp/token_predictor.h"
 #include "nn/vit.h"
 
 namespace addp {
+
+// Tokens averaged in cells x cells parts of the image, one part after another in raster order: with more than one cell
+// it keeps where things are. tokens: [B, L, D], a square grid that cells divides -> [B, cells^2 D]
+Tensor average_cells(const Tensor& tokens, int64_t cells);
+
+// MAGE's representation: what the token predictor's encoder, given all tokens of an image, says at each place, before
+// its last norm. codes: [B, L] -> [B, L, D]
+Tensor token_features(const TokenPredictor& predictor, const Tensor& codes);
 
 // Mean over the patch tokens of the encoder's last block. image: [B, 3, Hi, Wi] in [0, 1] -> [B, D].
 // tokenizer_norm: as in pre-training; off is the official fine-tuning model's way (Quirk).
 Tensor recognition_features(const PixelEncoder& encoder, const Tensor& image, bool tokenizer_norm = false);
 
-// The same, but with the patch tokens averaged in cells x cells parts of the image, one after another in raster order:
-// it keeps where things are, as dense tasks need. cells divides the token grid. -> [B, cells^2 D]
+// The same in cells x cells parts of the image (average_cells), as dense tasks need. -> [B, cells^2 D]
 Tensor grid_features(const PixelEncoder& encoder, const Tensor& image, int64_t cells, bool tokenizer_norm = false);
 
 // The fine-tuning model is nn/vit.h's VisionTransformer. Its sizes for an encoder of `config`, and its start from a

@@ -59,15 +59,20 @@ static Tensor input_ids(const Tensor& codes, const Tensor& mask, const Config& c
   return to(from_vector(ids, {B, 1 + L}), {DType::i64, codes.device()});
 }
 
-Var TokenPredictor::forward_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
-                                    Mode mode) const {
+Var TokenPredictor::run_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
+                                Mode mode) const {
   check(codes.shape() == mask_all.shape() && codes.shape() == mask_dropped.shape() && codes.dim(-1) == config.tokens(),
         "token predictor: codes and masks must be [B, ", config.tokens(), "], found ", codes.shape(), ", ",
         mask_all.shape(), ", ", mask_dropped.shape());
   Var x = token_emb(input_ids(codes, mask_all, config), mode);
   x = gather_tokens(x, places(with_class_place(mask_dropped, 0), 0));
   for (const Block& block : blocks) x = block(x, mode);
-  return norm(x);
+  return x;
+}
+
+Var TokenPredictor::forward_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
+                                    Mode mode) const {
+  return norm(run_encoder(codes, mask_all, mask_dropped, mode));
 }
 
 // For each place of [class, tokens], which row of the kept sequence it reads: its own, or row 0, the class token's,

@@ -40,6 +40,8 @@ struct TokenPredictor {
   //   codes: [B, L] i64; mask_all, mask_dropped: [B, L], 1 = masked, 1 = dropped (a subset of mask_all)
   //   -> latent [B, 1 + L - dropped, D], the class token first
   Var forward_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped, Mode mode = {}) const;
+  Var run_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
+                  Mode mode = {}) const;  // the same before the last norm
 
   // Puts the kept tokens back at their places. Every masked place, dropped or not, holds the class token's output.
   //   latent: [B, 1 + L - dropped, D] -> logits [B, 1 + L, V], the class token's place first

@@ -15,6 +15,7 @@
 #include "examples/pictures.h"
 #include "examples/progress.h"
 #include "examples/results.h"
+#include "examples/systems.h"
 #include "tensor/files.h"
 
 namespace addp {
@@ -56,19 +57,48 @@ void write_images(const Tensor& images, const std::string& folder, int64_t first
   }
 }
 
+// Systems other than ADDP: images, without a strip that shows how they came about.
+int sample_system(const SampleOptions& options, const RunConfig& run, const std::string& out) {
+  check_as(ErrorKind::usage, options.inpaint.empty(), "--inpaint: only ADDP completes images; ", options.run,
+           " is a run of stage ", run.stage);
+  const auto system = open_system(options.run, run, network_options(options.common));
+  std::filesystem::create_directories(out + "/images");
+  Rng rng = Rng(options.common.seed).fork("sample");
+  std::vector<Var> parts;
+  Progress progress("sample", 0, options.count);
+  const auto begin = std::chrono::steady_clock::now();
+  for (int64_t done = 0; done < options.count; done += options.batch) {
+    const int64_t B = std::min(options.batch, options.count - done);
+    parts.emplace_back(to(system->draw(B, rng), Options()));
+    write_images(parts.back().value(), out + "/images", done);
+    progress.update(done + B, {}, B);
+  }
+  progress.finish();
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const std::string grid_file = out + "/samples.png";
+  write_file_atomically(grid_file, grid_png(concat(parts, 0).value(), 8));
+  const std::string time = concat_text(format_number(seconds / static_cast<double>(options.count)), " s");
+  save_figures(options.run, "samples", {{"images sampled", std::to_string(options.count)}, {"time per image", time}});
+  std::printf("%s\n%s per image (%s, batches of %lld)\n", grid_file.c_str(), time.c_str(), system->name().c_str(),
+              static_cast<long long>(options.batch));
+  return 0;
+}
+
 }  // namespace
 
 int cmd_sample(const SampleOptions& options) {
   apply(options.common);
   const Options on = network_options(options.common);
   NoGrad no_grad;
-  const RunConfig run = read_run_config(options.run);
-  const auto model = load_addp(options.run, on);
-  const std::string tokenizer = options.tokenizer.empty() ? run.tokenizer : options.tokenizer;
-  const auto vqgan = load_vqgan(tokenizer, on);
-  check_fits(*vqgan, run.config, tokenizer);
-  const SamplerConfig config = sampler_config(options, run.config.sampler);
+  RunConfig run = read_run_config(options.run);
+  if (!options.tokenizer.empty()) run.tokenizer = options.tokenizer;
+  run.config.sampler = sampler_config(options, run.config.sampler);
   const std::string out = options.out.empty() ? options.run + "/samples" : options.out;
+  if (run.stage != "addp") return sample_system(options, run, out);
+  const auto model = load_addp(options.run, on);
+  const auto vqgan = load_vqgan(run.tokenizer, on);
+  check_fits(*vqgan, run.config, run.tokenizer);
+  const SamplerConfig& config = run.config.sampler;
   std::filesystem::create_directories(out + "/images");
 
   const int64_t L = run.config.tokens(), grid = run.config.grid();

@@ -75,8 +75,8 @@ void add_train(CLI::App& app, TrainOptions& o) {
 }
 
 void add_sample(CLI::App& app, SampleOptions& o) {
-  CLI::App* sample = app.add_subcommand("sample", "new images from a trained ADDP");
-  sample->add_option("--run", o.run, "run folder of `train addp`")->required();
+  CLI::App* sample = app.add_subcommand("sample", "new images from a trained system");
+  sample->add_option("--run", o.run, "run folder of `train addp`, or of another system that generates")->required();
   sample->add_option("--tokenizer", o.tokenizer, "VQGAN run folder; default: the one it was trained with");
   sample->add_option("--out", o.out, "folder for the pictures; default RUN/samples");
   sample->add_option("--count", o.count, "how many images")->check(CLI::Range(1, 100000))->capture_default_str();
@@ -104,8 +104,10 @@ void add_reconstruct(CLI::App& app, ReconstructOptions& o) {
 }
 
 void add_probe(CLI::App& app, ProbeOptions& o) {
-  CLI::App* probe = app.add_subcommand("probe", "linear classification on frozen ADDP features, and on raw pixels");
-  probe->add_option("--run", o.run, "run folder of `train addp`")->required();
+  CLI::App* probe =
+      app.add_subcommand("probe", "linear classification on a system's frozen features, and on raw pixels");
+  probe->add_option("--run", o.run, "run folder of a system that was trained")->required();
+  probe->add_flag("--random-weights", o.random_weights, "features of the weights before training, as a control");
   probe->add_option("--train", o.train, "training images; 0: all")->check(CLI::NonNegativeNumber);
   probe->add_option("--test", o.test, "test images; 0: all")->check(CLI::NonNegativeNumber);
   probe->add_option("--steps", o.steps, "of training the classifier; 0: the configuration's")

@@ -64,7 +64,8 @@ struct ReconstructOptions {
 
 struct ProbeOptions {
   CommonOptions common;
-  std::string run;  // ADDP run folder
+  std::string run;              // run folder of any system
+  bool random_weights = false;  // the features before training, as a control
   DataOptions data;
   int64_t train = 0, test = 0;  // images used; 0: all
   int64_t steps = 0;            // of training the classifier; 0: the configuration's

@@ -109,6 +109,13 @@ TEST_CASE("program: sample, inpaint, reconstruct, probe, report") {
   CHECK(contains(probed.out, "linear probe on ADDP features, mean over patch tokens:"));
   CHECK(contains(probed.out, "linear probe on raw pixels:"));
   CHECK(contains(probed.out, "(test accuracy; 64 training, 32 test images, 20 steps"));
+  const Words quick = {"--train", "64", "--test", "32", "--steps", "20"};
+  const Outcome random = run_well(Words{"probe", "--run", tiny.addp, "--random-weights"} + quick);
+  CHECK(contains(random.out, "linear probe on ADDP features, random weights, mean over patch tokens:"));
+  CHECK(contains(run_well(Words{"probe", "--run", tiny.predictor} + quick).out, "linear probe on MAGE features"));
+  const Outcome drawn = run_well({"sample", "--run", tiny.predictor, "--count", "3", "--out", out / "mage"});
+  CHECK(contains(drawn.out, "per image (MAGE"));
+  CHECK(fs::exists(out / "mage/images/000002.png"));
 
   const Outcome reported = run_well({"report", tiny.folder.path.string()});
   CHECK(contains(reported.out, "report.html"));

@@ -76,7 +76,7 @@ TEST_CASE("program: stages that are missing or of another kind") {
       {"--predictor"});
   check_fails(2, {"sample", "--run", tiny.vqgan}, {tiny.vqgan, "expected addp"});
   check_fails(2, {"reconstruct", "--run", tiny.addp}, {tiny.addp, "expected vqgan"});
-  check_fails(2, {"probe", "--run", tiny.predictor}, {tiny.predictor, "expected addp"});
+  check_fails(2, {"probe", "--run", tiny.vqgan}, {tiny.vqgan, "expected addp"});
   fs::create_directories(folder / "empty");
   check_fails(4, {"sample", "--run", folder / "empty"}, {"empty/config.json", "addp train"});
 

@@ -1,0 +1,97 @@
+// Which networks make up each system. How they are trained is in stage_*.cc.
+#include "examples/systems.h"
+
+#include "addp/addp.h"
+#include "addp/recognition.h"
+#include "addp/sampler.h"
+#include "addp/token_predictor.h"
+#include "autograd/ops.h"
+#include "examples/frozen.h"
+#include "nn/state_dict.h"
+#include "tensor/safetensors.h"
+
+namespace addp {
+namespace {
+
+// A model with the weights of its run, or with those that the run began with. rng_name: the training stage's.
+template <class Model>
+void fill_weights(Model& model, const std::string& run_folder, const RunConfig& run, const char* rng_name,
+                  Weights weights) {
+  if (weights == Weights::random) initialize(model, Rng(run.seed).fork(rng_name));
+  else load_state_dict(model, read_safetensors(weights_file(run_folder)).tensors, {weights_file(run_folder)});
+  set_trainable(model, false);
+}
+
+class AddpSystem : public System {
+ public:
+  AddpSystem(const std::string& folder, const RunConfig& run, Options on, Weights weights)
+      : System(run), on_(on), vqgan_(load_vqgan(run.tokenizer, on)), model_(run.config, on) {
+    check_fits(*vqgan_, run.config, run.tokenizer);
+    fill_weights(model_, folder, run, "addp", weights);
+  }
+  std::string name() const override { return "ADDP"; }
+
+  Tensor draw(int64_t count, Rng& rng) const override {
+    const Config& config = run().config;
+    return sample(model_, *vqgan_, start_sampling(count, config.tokens(), on_), config.sampler, rng).image;
+  }
+
+  // The pixel encoder as in pre-training, before its last norm.
+  Tensor tokens(const Tensor& images) const override {
+    const NoGrad no_grad;
+    const Var x = model_.encoder.run_blocks(model_.encoder.encoder_tokens(Var(to(images, on_))));
+    return slice(x, 1, 1, x.dim(1)).value();
+  }
+
+ private:
+  Options on_;
+  std::unique_ptr<Vqgan> vqgan_;
+  Addp model_;
+};
+
+// The token predictor alone.
+class MageSystem : public System {
+ public:
+  MageSystem(const std::string& folder, const RunConfig& run, Options on, Weights weights)
+      : System(run), on_(on), vqgan_(load_vqgan(run.tokenizer, on)), predictor_(run.config, on) {
+    check_fits(*vqgan_, run.config, run.tokenizer);
+    fill_weights(predictor_, folder, run, "predictor", weights);
+  }
+  std::string name() const override { return "MAGE"; }
+
+  Tensor draw(int64_t count, Rng& rng) const override {
+    const Config& config = run().config;
+    return sample_predictor(predictor_, *vqgan_, start_sampling(count, config.tokens(), on_), config.sampler, rng)
+        .image;
+  }
+
+  Tensor tokens(const Tensor& images) const override {
+    return token_features(predictor_, vqgan_->encode_codes(Var(to(images, on_))));
+  }
+
+ private:
+  Options on_;
+  std::unique_ptr<Vqgan> vqgan_;
+  TokenPredictor predictor_;
+};
+
+}  // namespace
+
+Tensor System::draw(int64_t, Rng&) const { fail(ErrorKind::usage, name(), " does not generate images"); }
+
+std::unique_ptr<System> open_system(const std::string& run_folder, Options options, Weights weights) {
+  return open_system(run_folder, read_run_config(run_folder), options, weights);
+}
+
+std::unique_ptr<System> open_system(const std::string& run_folder, RunConfig run, Options options, Weights weights) {
+  if (run.stage == "addp") return std::make_unique<AddpSystem>(run_folder, run, options, weights);
+  if (run.stage == "predictor") return std::make_unique<MageSystem>(run_folder, run, options, weights);
+  fail(ErrorKind::usage, run_folder, ": is a run of stage ", run.stage,
+       ", which neither generates nor gives features; expected addp or predictor");
+}
+
+Tensor mean_over_tokens(const Tensor& tokens) { return mean_over_cells(tokens, 1); }
+
+Tensor mean_over_cells(const Tensor& tokens, int64_t cells) { return average_cells(tokens, cells); }
+
+}  // namespace addp

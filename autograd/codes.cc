@@ -6,6 +6,15 @@
 namespace addp {
 namespace {
 
+// Time of the kernels just called goes to `op`, which streams what it reads and writes.
+void claim(const char* op, std::initializer_list<Tensor> touched, double flops = 0) {
+  claim_kernels(Phase::frozen, op, [&] {
+    Cost cost{flops, 0};
+    for (const Tensor& x : touched) cost.bytes += static_cast<double>(x.bytes());
+    return cost;
+  });
+}
+
 Tensor indices(Shape shape, const Tensor& like) { return empty(std::move(shape), {DType::i64, like.device()}); }
 
 // The shape and number of x's rows, the last axis being the row.
@@ -26,6 +35,7 @@ Tensor nearest_codes(const Tensor& z, const Tensor& codebook) {
     kernel::nearest_codes<T>(dev, codes.ptr<int64_t>(), z.ptr<T>(), codebook.ptr<T>(), codes.numel(), codebook.dim(0),
                              z.dim(-1));
   });
+  claim("nearest_codes", {z, codebook, codes}, 2.0 * static_cast<double>(z.numel() * codebook.dim(0)));
   return codes;
 }
 
@@ -39,6 +49,7 @@ void code_sums(const Tensor& z, const Tensor& codes, int64_t codebook_size, Tens
     kernel::code_sums<T>(dev, count.ptr<T>(), sum.ptr<T>(), z.ptr<T>(), codes.ptr<int64_t>(), codes.numel(),
                          codebook_size, z.dim(-1));
   });
+  claim("code_sums", {z, codes, count, sum});
 }
 
 Tensor smallest_mask(const Tensor& x, const std::vector<int64_t>& count) {
@@ -52,6 +63,7 @@ Tensor smallest_mask(const Tensor& x, const std::vector<int64_t>& count) {
     using T = decltype(t);
     kernel::smallest_mask<T>(dev, mask.ptr<T>(), x.ptr<T>(), count.data(), x.dim(0), x.dim(1));
   });
+  claim("smallest_mask", {x, mask});
   return mask;
 }
 
@@ -61,6 +73,7 @@ Tensor argmax(const Tensor& x) {
     using T = decltype(t);
     kernel::argmax_rows<T>(dev, index.ptr<int64_t>(), x.ptr<T>(), index.numel(), x.dim(-1));
   });
+  claim("argmax", {x, index});
   return index;
 }
 
@@ -74,6 +87,7 @@ Tensor sample_categorical(const Tensor& prob, const Tensor& uniform) {
     kernel::sample_categorical<T>(dev, codes.ptr<int64_t>(), prob.ptr<T>(), uniform.ptr<T>(), codes.numel(),
                                   prob.dim(-1));
   });
+  claim("sample_categorical", {prob, uniform, codes});
   return codes;
 }
 
@@ -85,6 +99,7 @@ Tensor top_p(const Tensor& prob, double p) {
     using T = decltype(t);
     kernel::top_p<T>(dev, y.ptr<T>(), prob.ptr<T>(), rows, prob.dim(-1), p);
   });
+  claim("top_p", {prob, y});
   return y;
 }
 

@@ -8,6 +8,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "autograd/cost.h"
 #include "tensor/dispatch.h"
 
 namespace addp {
@@ -29,6 +30,7 @@ void accumulate(Tensor& total, const Tensor& part) {
     using T = decltype(t);
     kernel::binary<T>(dev, kernel::Binary::add, sum.ptr<T>(), total.ptr<T>(), part.ptr<T>(), sum.numel(), sum.numel());
   });
+  claim_kernels(Phase::backward, "sums of gradients", [&] { return Cost{0, 3.0 * static_cast<double>(sum.bytes())}; });
   total = sum;
 }
 
@@ -79,7 +81,9 @@ Tensor one_like_loss(const Var& loss) {
 // Runs a node's closure.
 Gradients propagate(Node& node, const Tensor& dy) {
   check(!node.spent, "backward: the graph of op '", node.op, "' was already used by a backward pass");
-  return node.backward(dy);
+  Gradients gradients = node.backward(dy);
+  claim_kernels(Phase::backward, node.op, [&] { return backward_cost(node); });
+  return gradients;
 }
 
 }  // namespace
@@ -139,7 +143,9 @@ Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFuncti
     check(!input.defined() || input.value().device() == node.value.device(), op,
           ": its inputs are on different devices");
   }
-  if (!recording || !needed) return y;
+  const bool recorded = recording && needed;
+  claim_kernels(recorded ? Phase::forward : Phase::frozen, op, [&] { return forward_cost(op, inputs, node.value); });
+  if (!recorded) return y;
   node.is_leaf = false;
   node.needs_grad = true;
   node.inputs = std::move(inputs);
@@ -153,6 +159,7 @@ void backward(const Var& y, const Tensor& dy) {
   check(y.needs_grad(), "backward: the loss depends on no variable that needs a gradient");
   check(dy.shape() == y.shape(), "backward: dy must have y's shape ", y.shape(), ", found ", dy.shape());
   NoGrad no_grad;
+  if (current_profile) current_profile->graph(activations_needed(y));
   walk(
       y, dy, [](const Node&) { return true; },
       [](Node& node, Tensor dy) {

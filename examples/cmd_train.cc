@@ -11,6 +11,7 @@
 #include "examples/batches.h"
 #include "examples/chart.h"
 #include "examples/cmd_report.h"
+#include "examples/profile_report.h"
 #include "examples/program.h"
 #include "examples/progress.h"
 #include "examples/results.h"
@@ -18,7 +19,9 @@
 #include "examples/run_folder.h"
 #include "examples/signals.h"
 #include "examples/stage.h"
+#include "tensor/files.h"
 #include "tensor/parallel.h"
+#include "tensor/profile.h"
 #include "tensor/safetensors.h"
 
 namespace addp {
@@ -99,11 +102,10 @@ class Training {
     RunningMeans means;
     const Rng rng = Rng(run_config_.seed).fork("train " + options_.stage);
     for (int64_t step = start; step < recipe_.steps; ++step) {
-      const Batch batch = next_batch(loader);
       Rng step_rng = rng.fork(static_cast<uint64_t>(step));
-      const Scalars values = finite_step(batch, step, step_rng);
+      const auto [values, images] = whole_step(loader, step, step_rng, step >= start + kWarmUp);
       means.add(values);
-      progress.update(step + 1, values, batch.images.dim(0));
+      progress.update(step + 1, values, images);
       const bool last = step + 1 == recipe_.steps;
       if (last || (step + 1) % options_.log_every == 0) log(step + 1, means.take(), progress);
       if (last || (step + 1) % sample_every() == 0) pictures(step + 1);
@@ -114,7 +116,36 @@ class Training {
     return true;
   }
 
+  // On stdout and in the run folder.
+  void report_profile() {
+    if (profile_.steps == 0) return;
+    const auto bytes = [](const StateDict& state) {
+      int64_t sum = 0;
+      for (const auto& [name, tensor] : state) sum += tensor.bytes();
+      return sum;
+    };
+    const int64_t side = run_config_.config.image_size;
+    const auto kinds =
+        memory_kinds(profile_.memory, {bytes(stage_->weights()), bytes(stage_->frozen_weights()),
+                                       bytes(stage_->optimizer_state()), recipe_.batch * (3 * side * side * 4 + 8)});
+    std::printf("%s\n", profile_text(profile_, kinds).c_str());
+    write_file_atomically(folder_.file("profile.json"), profile_json(profile_, kinds));
+  }
+
  private:
+  // The first steps find no memory to reuse: a profile leaves them out.
+  static constexpr int64_t kWarmUp = 2;
+
+  // A step and the wait for its data. Returns its figures and the number of images.
+  std::pair<Scalars, int64_t> whole_step(Loader& loader, int64_t step, Rng& rng, bool is_warm) {
+    const ProfiledStep profiled(options_.profile && is_warm ? &profile_ : nullptr);
+    const auto begin = std::chrono::steady_clock::now();
+    const Batch batch = next_batch(loader);
+    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - begin;
+    if (current_profile) current_profile->add(Phase::data, "wait for a batch", waited.count());
+    return {finite_step(batch, step, rng), batch.images.dim(0)};
+  }
+
   Batch next_batch(Loader& loader) const {
     try {
       return loader.next();
@@ -192,6 +223,7 @@ class Training {
   std::unique_ptr<Stage> stage_;
   std::shared_ptr<const Dataset> data_;
   Batch test_batch_;
+  Profile profile_;
 };
 
 // A resumed run goes on with exactly the configuration it was started with.
@@ -254,6 +286,7 @@ int cmd_train(const TrainOptions& options, const std::vector<std::string>& argum
                  {{"training time", format_duration(seconds)},
                   {"peak memory", concat_text(std::lround(peak_memory_mib()), " MiB")}});
   }
+  training.report_profile();
   write_curve(folder);
   write_report(folder.path());
   std::printf("%s\n", folder.file("report.html").c_str());

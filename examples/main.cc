@@ -67,6 +67,7 @@ void add_train(CLI::App& app, TrainOptions& o) {
   shorthand("--lr", "base_lr");
   auto* resume = train->add_flag("--resume", o.resume, "continue from the newest complete checkpoint, or start");
   train->add_flag("--overwrite", o.overwrite, "empty the run folder first")->excludes(resume);
+  train->add_flag("--profile", o.profile, "at the end, where time and memory of a step went; also in profile.json");
   train->add_option("--log-every", o.log_every, "steps between log lines")->check(CLI::PositiveNumber);
   train->add_option("--sample-every", o.sample_every, "steps between pictures; 0: four times a run");
   train->add_option("--save-every", o.save_every, "steps between checkpoints")->check(CLI::PositiveNumber);

@@ -36,6 +36,7 @@ struct TrainOptions {
   std::string predictor;  // likewise of the token predictor; addp needs it
   std::string lpips;      // VGG16 and LPIPS weights, optional, vqgan only
   bool resume = false, overwrite = false;
+  bool profile = false;  // tell where the time and the memory of a step go
   int64_t log_every = 20, sample_every = 0, save_every = 200;  // steps; sample_every 0: four times a run
   int64_t keep = 2;                                            // checkpoints kept
 };

@@ -32,6 +32,7 @@ class Stage {
   virtual StateDict weights() = 0;
   virtual StateDict averaged_weights() = 0;  // what samples best: the moving average; empty when none is kept
   virtual StateDict optimizer_state() = 0;
+  virtual StateDict frozen_weights() { return {}; }  // of the networks that it only uses
   // Throws Error(checkpoint) when names or shapes do not fit.
   virtual void load(const StateDict& weights, const StateDict& optimizer_state) = 0;
 

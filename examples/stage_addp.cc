@@ -26,9 +26,8 @@ class AddpStage : public Stage {
     initialize(model_, Rng(seed).fork("addp"));
     std::set<std::string> encoder;
     for (const NamedVar& p : parameters(model_.encoder)) encoder.insert(p.name);
-    trainer_.emplace(parameters(model_), config.train_addp, [&](const std::string& name) {
-      return encoder.count(name) ? config.encoder_lr_scale : 1;
-    });
+    trainer_.emplace(parameters(model_), config.train_addp,
+                     [&](const std::string& name) { return encoder.count(name) ? config.encoder_lr_scale : 1; });
   }
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
@@ -45,6 +44,11 @@ class AddpStage : public Stage {
   StateDict weights() override { return state_dict(model_); }
   StateDict averaged_weights() override { return averaged_state(model_, *trainer_); }
   StateDict optimizer_state() override { return state_dict(*trainer_); }
+  StateDict frozen_weights() override {
+    StateDict all = state_dict(*vqgan_, "vqgan.");
+    all.merge(state_dict(*predictor_, "predictor."));
+    return all;
+  }
   void load(const StateDict& weights, const StateDict& optimizer_state) override {
     load_state_dict(model_, weights, {"weights.safetensors"});
     load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});

@@ -34,6 +34,7 @@ class PredictorStage : public Stage {
   StateDict weights() override { return state_dict(predictor_); }
   StateDict averaged_weights() override { return averaged_state(predictor_, *trainer_); }
   StateDict optimizer_state() override { return state_dict(*trainer_); }
+  StateDict frozen_weights() override { return state_dict(*vqgan_); }
   void load(const StateDict& weights, const StateDict& optimizer_state) override {
     load_state_dict(predictor_, weights, {"weights.safetensors"});
     load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});

@@ -20,6 +20,11 @@ static double sum_of_squares(const Tensor& x) {
   return result.item();
 }
 
+// For a profile: the kernels just called read or wrote `passes` times as much as x holds.
+static void claim(const char* name, const Tensor& x, double passes) {
+  claim_kernels(Phase::optimizer, name, [&] { return Cost{0, passes * static_cast<double>(x.bytes())}; });
+}
+
 // ---- Arena
 
 ParameterArena::ParameterArena(const std::vector<NamedVar>& parameters, double weight_decay, const LrScale& lr_scale) {
@@ -60,6 +65,7 @@ double ParameterArena::collect_gradients() {
     slot.var.clear_grad();
   }
   const double norm = std::sqrt(sum_of_squares(gradients_));
+  claim("collect gradients", gradients_, 3);  // read, written to the arena, read for the norm
   if (std::isfinite(norm)) return norm;
   for (const ParameterSlot& slot : slots_) {
     check_as(ErrorKind::non_finite, all_finite(view(gradients_, slot)), "gradient of '", slot.name,
@@ -118,6 +124,7 @@ double AdamW::step(double learning_rate) {
                        arena_.gradients().ptr<T>() + begin, end - begin, s);
     });
   });
+  claim("adamw", arena_.values(), 7);  // reads weights, two moments and gradients; writes all but the last
   return norm;
 }
 
@@ -148,6 +155,7 @@ double Lars::step(double learning_rate) {
                           learning_rate, config_.momentum, slot.weight_decay, scale);
     });
   }
+  claim("lars", arena_.values(), 10);  // clone, decay and norms of it, then the update
   return norm;
 }
 
@@ -169,6 +177,7 @@ void WeightEma::update() {
       using T = decltype(type);
       kernel::lerp<T>(dev, average.ptr<T>(), weight.ptr<T>(), average.numel(), 1 - decay);
     });
+    claim("weight average", average, 3);
   }
 }
 

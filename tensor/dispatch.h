@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "tensor/profile.h"
 #include "tensor/tensor.h"
 
 namespace addp {
@@ -44,11 +45,24 @@ struct AdamwStep {
 
 }  // namespace kernel
 
-// Calls f(tag) for a device.
+void synchronize(Cuda dev);  // waits until the device has done all it was given
+
+// Calls f(tag) for a device. A profile counts the time until the kernels are done, the device's too.
 template <class F>
 void dispatch_device(Device device, F&& f) {
-  if (device == Device::cuda) return f(current_cuda());
-  f(Cpu{});
+  Profile* const profile = current_profile;
+  if (profile) [[unlikely]]
+    profile->begin_kernel();
+  if (device == Device::cuda) {
+    const Cuda cuda = current_cuda();
+    f(cuda);
+    if (profile) [[unlikely]]
+      synchronize(cuda);
+  } else {
+    f(Cpu{});
+  }
+  if (profile) [[unlikely]]
+    profile->end_kernel();
 }
 
 // dispatch(x, [&](auto dev, auto t) { using T = decltype(t); kernel::name<T>(dev, x.ptr<T>(), ...); }) for f32 and f64.

@@ -27,6 +27,7 @@ Tensor Rng::uniform(Shape shape, Options options) {
     using T = decltype(t);
     kernel::random_uniform<T>(dev, y.ptr<T>(), y.numel(), seed_, stream_, position_);
   });
+  claim_kernels(Phase::frozen, "random numbers", [&] { return Cost{0, static_cast<double>(y.bytes())}; });
   position_ += y.numel();
   return y;
 }
@@ -37,6 +38,7 @@ Tensor Rng::normal(Shape shape, Options options) {
     using T = decltype(t);
     kernel::random_normal<T>(dev, y.ptr<T>(), y.numel(), seed_, stream_, position_);
   });
+  claim_kernels(Phase::frozen, "random numbers", [&] { return Cost{0, static_cast<double>(y.bytes())}; });
   position_ += y.numel();
   return y;
 }

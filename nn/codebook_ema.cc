@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "autograd/codes.h"
+#include "nn/kmeans.h"
 
 namespace addp {
 
@@ -55,42 +56,11 @@ static void write(const Var& var, const std::vector<double>& values) {
   copy_into(var.value(), from_vector(values, var.shape()));
 }
 
-// Rows chosen at random, all different while there are enough.
-static std::vector<double> random_rows(const std::vector<double>& rows, int64_t D, int64_t count, Rng& rng) {
-  const auto N = static_cast<int64_t>(rows.size()) / D;
-  const std::vector<int64_t> order = permutation(N, rng);
-  std::vector<double> chosen;
-  chosen.reserve(static_cast<size_t>(count * D));
-  for (int64_t i = 0; i < count; ++i) {
-    const auto row = rows.begin() + order[static_cast<size_t>(i % N)] * D;
-    chosen.insert(chosen.end(), row, row + D);
-  }
-  return chosen;
-}
-
 void CodebookEma::start(const Tensor& z, Rng& rng) {
   const int64_t K = codebook.dim(0), D = codebook.dim(1);
   const Tensor vectors = vectors_of(z);
   const std::vector<double> rows = to_vector<double>(vectors);
-  std::vector<double> centroids = random_rows(rows, D, K, rng), counts(static_cast<size_t>(K), 1);
-  for (int64_t iteration = 0; iteration < config.kmeans_iterations; ++iteration) {
-    write(codebook, centroids);
-    Tensor count, sum;
-    code_sums(vectors, nearest_codes(vectors, codebook.value()), K, count, sum);
-    counts = to_vector<double>(count);
-    const std::vector<double> sums = to_vector<double>(sum);
-    for (int64_t k = 0; k < K; ++k) {
-      const auto i = static_cast<size_t>(k);
-      if (counts[i] == 0) {  // an empty cluster starts again elsewhere
-        const std::vector<double> row = random_rows(rows, D, 1, rng);
-        std::copy(row.begin(), row.end(), centroids.begin() + k * D);
-        counts[i] = 1;
-      } else {
-        for (int64_t d = 0; d < D; ++d)
-          centroids[static_cast<size_t>(k * D + d)] = sums[static_cast<size_t>(k * D + d)] / counts[i];
-      }
-    }
-  }
+  const auto [centroids, counts] = kmeans(vectors, random_rows(rows, D, K, rng), config.kmeans_iterations, rng);
   // Averages in step with the centroids: embed_avg = centroid * count.
   std::vector<double> totals = centroids;
   for (size_t i = 0; i < totals.size(); ++i) totals[i] *= counts[i / static_cast<size_t>(D)];

@@ -12,7 +12,20 @@ Attention::Attention(int64_t width, int64_t heads, Options options)
   check(heads > 0 && width % heads == 0, "attention: width ", width, " cannot be split among ", heads, " heads");
 }
 
-Var Attention::operator()(const Var& x) const { return proj(attention(qkv(x), heads)); }
+Var Attention::operator()(const Var& x) const { return proj(attention(qkv(x), heads, causal)); }
+
+Var Attention::next(const Var& x, KeyValues& past) const {
+  check(x.rank() == 3 && x.dim(1) == 1, "attention: the next place must be [B, 1, D], found ", x.shape());
+  const int64_t B = x.dim(0), D = x.dim(2), Dh = D / heads;
+  const Var packed = qkv(x);
+  // With one place, [B, 1, D] and [B H, 1, Dh] are the same numbers in the same order.
+  const auto part = [&](int64_t i) { return reshape(slice(packed, 2, i * D, (i + 1) * D), {B * heads, 1, Dh}); };
+  const auto append = [](const Var& rows, const Var& row) { return rows.defined() ? concat({rows, row}, 1) : row; };
+  past.key = append(past.key, part(1));
+  past.value = append(past.value, part(2));
+  const Var scores = affine(matmul(part(0), past.key, false, true), 1 / std::sqrt(static_cast<double>(Dh)), 0);
+  return proj(reshape(matmul(softmax(scores), past.value), {B, 1, D}));
+}
 
 Mlp::Mlp(int64_t width, int64_t hidden, Options options)
     : fc1(width, hidden, true, options), fc2(hidden, width, true, options) {}
@@ -29,6 +42,11 @@ Block::Block(int64_t width, int64_t heads, double mlp_ratio, double drop_path, O
 Var Block::operator()(const Var& x, const Mode& mode) const {
   const Var y = x + drop_path(attn(norm1(x)), drop_path_rate, mode);
   return y + drop_path(mlp(norm2(y)), drop_path_rate, mode);
+}
+
+Var Block::next(const Var& x, KeyValues& past) const {
+  const Var y = x + attn.next(norm1(x), past);
+  return y + mlp(norm2(y));
 }
 
 PatchEmbed::PatchEmbed(int64_t channels, int64_t width, int64_t patch_size, Options options)

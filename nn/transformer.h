@@ -6,11 +6,19 @@
 
 namespace addp {
 
+// What causal attention keeps of the places it has read; empty at first.
+struct KeyValues {
+  Var key, value;  // [B H, places, Dh]
+  int64_t places() const { return key.defined() ? key.dim(1) : 0; }
+};
+
 // Multi-head self-attention with biases. Throws when heads does not divide width.
 struct Attention {
   Attention(int64_t width, int64_t heads, Options options);
 
   Var operator()(const Var& x) const;  // [B, L, D] -> [B, L, D]
+  // The same for the next place alone, which sees itself and all places before it. x: [B, 1, D] -> [B, 1, D]
+  Var next(const Var& x, KeyValues& past) const;
 
   template <class F>
   void visit(const std::string& prefix, F&& f) {
@@ -19,7 +27,8 @@ struct Attention {
   }
 
   int64_t heads;
-  Linear qkv, proj;  // [3 D, D], [D, D]
+  bool causal = false;  // place i sees places 0..i only
+  Linear qkv, proj;     // [3 D, D], [D, D]
 };
 
 // fc2(gelu(fc1(x))), exact GELU.
@@ -43,6 +52,7 @@ struct Block {
   Block(int64_t width, int64_t heads, double mlp_ratio, double drop_path, Options options);
 
   Var operator()(const Var& x, const Mode& mode = {}) const;  // [B, L, D] -> [B, L, D]
+  Var next(const Var& x, KeyValues& past) const;              // Attention::next in the block: [B, 1, D] -> [B, 1, D]
 
   template <class F>
   void visit(const std::string& prefix, F&& f) {

@@ -175,13 +175,18 @@ Tensor VectorQuantizer::codes(const Var& z) const {
   check(z.rank() == 4 && z.dim(1) == embedding.weight.dim(1), "quantizer: z must be [B, ", embedding.weight.dim(1),
         ", h, w], found ", z.shape());
   const NoGrad no_grad;
-  return nearest_codes(to_tokens(z).value(), embedding.weight.value());
+  const Var table = unit_codes ? unit_norm(embedding.weight, 1, kUnitEps) : embedding.weight;
+  return nearest_codes(to_tokens(z).value(), table.value());
+}
+
+Var VectorQuantizer::embed(const Tensor& codes) const {
+  return unit_codes ? unit_norm(embedding(codes), -1, kUnitEps) : embedding(codes);
 }
 
 Quantized VectorQuantizer::operator()(const Var& z) const {
   Quantized result;
   result.codes = codes(z);
-  const Var e = to_map(embedding(result.codes), z.dim(2), z.dim(3));
+  const Var e = to_map(embed(result.codes), z.dim(2), z.dim(3));
   const Var commitment = mean(square(detach(e) - z));  // moves the encoder's output to its codes
   const Var codebook = mean(square(e - detach(z)));    // moves the codes
   result.codebook_loss = legacy_beta ? commitment + beta * codebook : codebook + beta * commitment;

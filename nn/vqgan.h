@@ -192,12 +192,15 @@ struct Quantized {
   Var codebook_loss;  // [], pulls codes to the encoder's output and the output to its codes
 };
 
+constexpr double kUnitEps = 1e-6;  // added to lengths that vectors are divided by
+
 // Nearest code by squared distance.
 struct VectorQuantizer {
   VectorQuantizer(const VqganConfig& config, Options options);
 
   Quantized operator()(const Var& z) const;  // z: [B, Dz, h, w]
   Tensor codes(const Var& z) const;          // z: [B, Dz, h, w] -> [B, L]
+  Var embed(const Tensor& codes) const;      // [B, L] -> [B, L, Dz]
 
   template <class F>
   void visit(const std::string& prefix, F&& f) {
@@ -206,7 +209,8 @@ struct VectorQuantizer {
 
   double beta;
   bool legacy_beta;
-  Embedding embedding;  // the codebook, [K, Dz]
+  bool unit_codes = false;  // codes are used at length 1, whatever the codebook's rows are; z must be of length 1
+  Embedding embedding;      // the codebook, [K, Dz]
 };
 
 // Whatever pixel range the weights want, images here are in [0, 1]; decode may leave it a little (not clamped).
@@ -220,6 +224,7 @@ struct Vqgan {
   const Var& codebook() const { return quantizer.embedding.weight; }                 // [K, Dz]
   Tensor encode_codes(const Var& image) const;                                       // [B, C, Hi, Wi] -> [B, L]
   Var embed_codes(const Tensor& codes) const { return quantizer.embedding(codes); }  // [B, L] -> [B, L, Dz]
+  const Var& last_weight() const { return decoder.conv_out.weight; }  // what the adversarial loss is balanced at
   // Embeddings of a grid in raster order. tokens: [B, h * w, Dz] -> image. rows: h; 0: a square grid.
   Var decode_tokens(const Var& tokens, int64_t rows = 0) const;
 

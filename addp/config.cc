@@ -65,6 +65,12 @@ void Config::validate() const {
   validate_stage("train_predictor", train_predictor);
   validate_stage("train_addp", train_addp);
   validate_stage("train_probe", train_probe);
+  validate_stage("train_finetune", train_finetune);
+  require(finetune.labels > 0 && finetune.labels <= 100, "finetune.labels must lie in (0, 100] percent, found ",
+          finetune.labels);
+  require(finetune.drop_path >= 0 && finetune.drop_path < 1, "finetune.drop_path must lie in [0, 1), found ",
+          finetune.drop_path);
+  require(finetune.mixup >= 0 && finetune.cutmix >= 0, "finetune.mixup and .cutmix must not be negative");
   require(encoder_lr_scale >= 0, "encoder_lr_scale must not be negative, found ", encoder_lr_scale);
 }
 
@@ -73,6 +79,13 @@ void Config::validate() const {
 static StageConfig stage(int64_t steps, int64_t batch, int64_t warmup_steps, double base_lr, double ema_decay = 0) {
   StageConfig s;
   s.steps = steps, s.batch = batch, s.warmup_steps = warmup_steps, s.base_lr = base_lr, s.ema_decay = ema_decay;
+  return s;
+}
+
+// Recognition: moments and erasing of MAE's and BEiT's fine-tuning.
+static StageConfig recognition(int64_t steps, int64_t batch, int64_t warmup_steps, double base_lr, double ema_decay) {
+  StageConfig s = stage(steps, batch, warmup_steps, base_lr, ema_decay);
+  s.beta2 = 0.999, s.erasing = 0.25;
   return s;
 }
 
@@ -93,6 +106,7 @@ static Config tiny() {
   c.train_predictor = stage(20, 8, 2, 3e-2);
   c.train_addp = stage(20, 8, 2, 3e-2);
   c.train_probe = stage(200, 32, 10, 60);
+  c.train_finetune = recognition(20, 8, 2, 3e-2, 0.9);
   c.use_compact_ids();
   return c;
 }
@@ -102,8 +116,7 @@ static Config demo() {
   c.image_size = 32, c.patch_size = 4;
   // Few codes and no dropout: some ten thousand images are too few to learn how hundreds of codes go together.
   c.vqgan = vqgan(32, {1, 1, 2}, 1, 64, 8);
-  c.predictor = c.model = {
-      .width = 128, .depth = 4, .heads = 4, .decoder_depth = 2, .decoder_heads = 4, .dropout = 0};
+  c.predictor = c.model = {.width = 128, .depth = 4, .heads = 4, .decoder_depth = 2, .decoder_heads = 4, .dropout = 0};
   // About 2, 2 and 4 minutes on two cores: small batches, because steps count more than images here.
   c.tokenizer.gan_start = 600;
   c.train_vqgan = stage(800, 32, 50, 8e-3, 0.995);
@@ -111,6 +124,7 @@ static Config demo() {
   c.train_addp = stage(1000, 32, 50, 24e-3, 0.99);
   c.encoder_lr_scale = 0.15;  // the decoder's rate in the encoder costs 4 points of the linear probe
   c.train_probe = stage(2000, 256, 30, 10);
+  c.train_finetune = recognition(1000, 32, 100, 8e-3, 0.99);
   c.sampler.top_p = 0.85;  // a model of so few steps gives its unlikely codes too much weight
   c.use_compact_ids();
   return c;
@@ -125,6 +139,7 @@ static Config small() {
   c.train_predictor = stage(50000, 128, 1000, 1e-3, 0.9999);
   c.train_addp = stage(100000, 128, 2000, 5e-4, 0.9999);
   c.train_probe = stage(10000, 512, 500, 1);
+  c.train_finetune = recognition(20000, 128, 1000, 1e-3, 0.9999);
   c.use_compact_ids();
   return c;
 }
@@ -142,6 +157,7 @@ static Config paper(const TransformerConfig& size) {
   c.train_predictor = stage(500000, 4096, 12500, 1.5e-4);
   c.train_addp = stage(250000, 4096, 12500, 1e-4);
   c.train_probe = stage(28000, 4096, 3125, 0.1);
+  c.train_finetune = recognition(125000, 1024, 6250, 5e-4, 0.9999);
   return c;
 }
 

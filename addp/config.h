@@ -120,6 +120,7 @@ struct StageConfig {
   double ema_decay = 0;                                   // moving average of the weights; 0: none
   bool flip = true;                                       // augmentation: mirror every other image
   double min_crop = 1;  // augmentation: random resized crop of at least this share of the area; 1: none
+  double erasing = 0;   // augmentation: how often a random rectangle becomes noise
 
   double learning_rate() const { return base_lr * static_cast<double>(batch) / 256; }
 
@@ -137,6 +138,28 @@ struct StageConfig {
     f(prefix + "ema_decay", ema_decay);
     f(prefix + "flip", flip);
     f(prefix + "min_crop", min_crop);
+    f(prefix + "erasing", erasing);
+  }
+};
+
+// Fine-tuning as a classifier: what comes on top of train_finetune (ADDP.md's recipe is that of MAE and BEiT).
+struct FinetuneConfig {
+  double labels = 100;        // percent of each class's training images that are used
+  double layer_decay = 0.65;  // factor on the learning rate per layer below the head; only with a pre-trained encoder
+  double drop_path = 0.1;     // of the last block
+  double mixup = 0.8, cutmix = 1;
+  double label_smoothing = 0.1;
+  bool tokenizer_norm = true;  // the norm that the encoder was pre-trained with; false: a plain ViT (Quirk)
+
+  template <class F>
+  void visit(const std::string& prefix, F&& f) {
+    f(prefix + "labels", labels);
+    f(prefix + "layer_decay", layer_decay);
+    f(prefix + "drop_path", drop_path);
+    f(prefix + "mixup", mixup);
+    f(prefix + "cutmix", cutmix);
+    f(prefix + "label_smoothing", label_smoothing);
+    f(prefix + "tokenizer_norm", tokenizer_norm);
   }
 };
 
@@ -158,7 +181,8 @@ struct Config {
   MaskingConfig masking;
   ObjectiveConfig objective;
   SamplerConfig sampler;
-  StageConfig train_vqgan, train_predictor, train_addp, train_probe;
+  FinetuneConfig finetune;
+  StageConfig train_vqgan, train_predictor, train_addp, train_probe, train_finetune;
   double encoder_lr_scale = 1;  // training ADDP: the pixel encoder's learning rate, as a factor on train_addp's
 
   int64_t grid() const { return image_size / patch_size; }  // tokens along one side
@@ -188,10 +212,12 @@ struct Config {
     masking.visit("masking.", f);
     objective.visit("objective.", f);
     sampler.visit("sampler.", f);
+    finetune.visit("finetune.", f);
     train_vqgan.visit("train_vqgan.", f);
     train_predictor.visit("train_predictor.", f);
     train_addp.visit("train_addp.", f);
     train_probe.visit("train_probe.", f);
+    train_finetune.visit("train_finetune.", f);
     f("encoder_lr_scale", encoder_lr_scale);
   }
 

@@ -117,11 +117,31 @@ void resize_box(const Image& image, const Box& box, int64_t size, bool flip, flo
   }
 }
 
+void erase_rectangle(int64_t size, Rng& rng, float* planes) {
+  constexpr double kMinShare = 0.02, kMaxShare = 1.0 / 3, kMinRatio = 0.3;
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    const double area = static_cast<double>(size * size) * (kMinShare + (kMaxShare - kMinShare) * rng.uniform());
+    const double ratio = std::exp(std::log(kMinRatio) * (2 * rng.uniform() - 1));
+    const int64_t height = std::lround(std::sqrt(area * ratio)), width = std::lround(std::sqrt(area / ratio));
+    if (height < 1 || width < 1 || height >= size || width >= size) continue;
+    const int64_t top = rng.below(size - height + 1), left = rng.below(size - width + 1);
+    for (int64_t c = 0; c < 3; ++c) {
+      for (int64_t y = top; y < top + height; ++y) {
+        for (int64_t x = left; x < left + width; ++x) {
+          planes[(c * size + y) * size + x] = static_cast<float>(rng.uniform());
+        }
+      }
+    }
+    return;
+  }
+}
+
 void prepare_image(Image image, int64_t size, const Augmentation& augmentation, Rng& rng, float* planes) {
   image = pad_to(std::move(image), size);
   const Box box = augmentation.random_crop ? random_box(image, augmentation, rng) : centre_box(image);
   const bool flip = augmentation.flip && rng.uniform() < 0.5;
   resize_box(image, box, size, flip, planes);
+  if (augmentation.erasing > 0 && rng.uniform() < augmentation.erasing) erase_rectangle(size, rng, planes);
 }
 
 Tensor normalize(const Tensor& images, const std::array<double, 3>& mean, const std::array<double, 3>& std) {

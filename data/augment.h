@@ -14,6 +14,7 @@ struct Augmentation {
   double min_scale = 0.2, max_scale = 1.0;            // of the image's area
   double min_ratio = 3.0 / 4.0, max_ratio = 4.0 / 3;  // width / height, drawn on a logarithmic scale
   bool flip = false;                                  // left and right exchanged for every other image
+  double erasing = 0;                                 // how often a rectangle of the result becomes noise
 };
 
 // A part of an image, in pixels.
@@ -37,7 +38,11 @@ Image pad_to(Image image, int64_t size);
 // copied exactly.
 void resize_box(const Image& image, const Box& box, int64_t size, bool flip, float* planes);
 
-// Padding, then the random box or the centre one, then resizing and flipping.
+// Random erasing (Zhong et al. 2020, as in timm): a rectangle of 2 to 33 % of the area, its ratio of sides in
+// [0.3, 1 / 0.3], filled with uniform noise. planes: [3, size, size].
+void erase_rectangle(int64_t size, Rng& rng, float* planes);
+
+// Padding, then the random box or the centre one, then resizing, flipping and erasing.
 void prepare_image(Image image, int64_t size, const Augmentation& augmentation, Rng& rng, float* planes);
 
 inline constexpr std::array<double, 3> kImageNetMean = {0.485, 0.456, 0.406};

@@ -33,6 +33,8 @@ class Dataset {
   virtual int64_t size() const = 0;
   // Throws Error(data), which names the file, when the image cannot be read.
   virtual Sample read(int64_t index) const = 0;
+  // A sample's label; cheap where the image need not be read for it.
+  virtual int64_t label(int64_t index) const { return read(index).label; }
   // The file, and the place in it, that a sample comes from.
   virtual std::string where(int64_t index) const = 0;
   int64_t classes() const { return static_cast<int64_t>(class_names.size()); }

@@ -19,6 +19,7 @@ class FolderDataset : public Dataset {
     check(index >= 0 && index < size(), name, ": there is no sample ", index, " among ", size());
     return {read_image(files[index].path), files[index].label};
   }
+  int64_t label(int64_t index) const override { return files.at(index).label; }
   std::string where(int64_t index) const override { return files.at(index).path; }
 
   struct File {

@@ -11,6 +11,7 @@ class MemoryDataset : public Dataset {
 
   int64_t size() const override { return static_cast<int64_t>(labels_.size()); }
   Sample read(int64_t index) const override;
+  int64_t label(int64_t index) const override { return labels_.at(static_cast<size_t>(index)); }
   std::string where(int64_t index) const override;
 
   int64_t height = 0, width = 0, channels = 1;

@@ -80,13 +80,14 @@ class ShapesDataset : public Dataset {
     class_names = kShapeNames;
   }
   int64_t size() const override { return count_; }
+  int64_t label(int64_t index) const override { return index % classes(); }
   std::string where(int64_t index) const override { return concat_text("shapes, image ", index); }
 
   Sample read(int64_t index) const override {
     check(index >= 0 && index < count_, "shapes: there is no sample ", index, " among ", count_);
     Rng rng = Rng(kShapesSeed).fork(split_name(split_)).fork(static_cast<uint64_t>(index));
     const auto between = [&](double low, double high) { return low + (high - low) * rng.uniform(); };
-    const int64_t shape = index % classes();
+    const int64_t shape = label(index);
     const double hue = rng.uniform();
     const Colour colour = from_hsv(hue, between(0.65, 1), between(0.8, 1));
     const Colour ground = from_hsv(hue + between(0.3, 0.7), between(0.2, 0.6), between(0.15, 0.45));

@@ -3,24 +3,10 @@
 
 #include <algorithm>
 
+#include "data/subset.h"
+
 namespace addp {
 namespace {
-
-// The first images of another data set.
-class FirstImages : public Dataset {
- public:
-  FirstImages(std::shared_ptr<const Dataset> all, int64_t count) : all_(std::move(all)), count_(count) {
-    name = all_->name;
-    class_names = all_->class_names;
-  }
-  int64_t size() const override { return count_; }
-  Sample read(int64_t index) const override { return all_->read(index); }
-  std::string where(int64_t index) const override { return all_->where(index); }
-
- private:
-  std::shared_ptr<const Dataset> all_;
-  int64_t count_;
-};
 
 Batch read_strided(const Dataset& data, int64_t begin, int64_t count, int64_t stride, int64_t size) {
   Batch batch{empty({count, 3, size, size}), empty({count}, {DType::i64, Device::cpu})};
@@ -38,8 +24,7 @@ Batch read_strided(const Dataset& data, int64_t begin, int64_t count, int64_t st
 
 std::shared_ptr<const Dataset> open_training_data(const std::string& spec, int64_t image_size, int64_t limit) {
   std::shared_ptr<const Dataset> data = open_dataset(spec, Split::train, image_size);
-  if (limit <= 0 || limit >= data->size()) return data;
-  return std::make_shared<FirstImages>(data, limit);
+  return limit > 0 ? first_images(std::move(data), limit) : data;
 }
 
 Batch read_batch(const Dataset& data, int64_t begin, int64_t end, int64_t image_size) {

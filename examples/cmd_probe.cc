@@ -6,53 +6,10 @@
 #include <numeric>
 
 #include "addp/recognition.h"
-#include "autograd/ops.h"
-#include "examples/batches.h"
-#include "examples/progress.h"
+#include "examples/features.h"
 #include "examples/results.h"
-#include "examples/systems.h"
 
 namespace addp {
-namespace {
-
-constexpr int64_t kCells = 4;  // a side, where that divides the token grid
-
-struct Examples {
-  Tensor pixels;  // [N, 3 H W]
-  Tensor grid;    // [N, cells^2 D], tokens averaged in cells x cells parts of the image
-  Tensor labels;  // [N]
-};
-
-// Images of a split, each seen once, and what the system makes of them.
-Examples collect(const System& system, int64_t cells, const Dataset& data, int64_t count, const char* name,
-                 Options on) {
-  NoGrad no_grad;
-  std::vector<Var> pixels, grid, labels;
-  const int64_t batch = 100;
-  Progress progress(name, 0, count);
-  for (int64_t begin = 0; begin < count; begin += batch) {
-    const Batch part = read_batch(data, begin, std::min(begin + batch, count), system.run().config.image_size);
-    const Tensor images = to(part.images, on);
-    grid.emplace_back(mean_over_cells(system.tokens(images), cells));
-    pixels.emplace_back(images.reshape({images.dim(0), -1}));
-    labels.emplace_back(part.labels);
-    progress.update(std::min(begin + batch, count), {}, part.images.dim(0));
-  }
-  std::vector<int64_t> all;
-  for (const Var& part : labels) {
-    const std::vector<int64_t> some = to_vector<int64_t>(part.value());
-    all.insert(all.end(), some.begin(), some.end());
-  }
-  const int64_t n = static_cast<int64_t>(all.size());
-  return {concat(pixels, 0).value(), concat(grid, 0).value(), from_vector(all, {n})};
-}
-
-// The mean over all tokens, from the means of the cells. -> [N, D]
-Tensor mean_of_cells(const Tensor& grid, int64_t cells) {
-  return mean_over_tokens(grid.reshape({grid.dim(0), cells * cells, -1}));
-}
-
-}  // namespace
 
 int cmd_probe(const ProbeOptions& options) {
   apply(options.common);
@@ -65,9 +22,9 @@ int cmd_probe(const ProbeOptions& options) {
   const auto test_data = open_dataset(data, Split::test, size);
   const int64_t train_count = options.train > 0 ? std::min(options.train, train_data->size()) : train_data->size();
   const int64_t test_count = options.test > 0 ? std::min(options.test, test_data->size()) : test_data->size();
-  const int64_t cells = std::gcd(system->grid(), kCells);
-  const Examples train = collect(*system, cells, *train_data, train_count, "features, train", on);
-  const Examples test = collect(*system, cells, *test_data, test_count, "features, test", on);
+  const int64_t cells = std::gcd(system->grid(), kFeatureCells);
+  const FrozenFeatures train = frozen_features(*system, cells, *train_data, train_count, "features, train", on);
+  const FrozenFeatures test = frozen_features(*system, cells, *test_data, test_count, "features, test", on);
 
   StageConfig recipe = run.config.train_probe;
   if (options.steps > 0) recipe.steps = options.steps;

@@ -8,9 +8,11 @@
 
 #include "data/image.h"
 #include "data/loader.h"
+#include "data/subset.h"
 #include "examples/batches.h"
 #include "examples/chart.h"
 #include "examples/cmd_report.h"
+#include "examples/encoder_of_run.h"
 #include "examples/profile_report.h"
 #include "examples/program.h"
 #include "examples/progress.h"
@@ -30,10 +32,15 @@ namespace {
 const StageConfig& stage_config(const Config& config, const std::string& stage) {
   if (stage == "vqgan") return config.train_vqgan;
   if (stage == "predictor") return config.train_predictor;
+  if (stage == "finetune") return config.train_finetune;
   return config.train_addp;
 }
 
-std::unique_ptr<Stage> make_stage(const Config& config, const TrainOptions& options) {
+// Stages that start from a pre-trained encoder.
+bool is_recognition(const std::string& stage) { return stage == "finetune"; }
+
+std::unique_ptr<Stage> make_stage(const Config& config, const TrainOptions& options, const Dataset& data) {
+  if (options.stage == "finetune") return make_finetune_stage(config, options, data.classes());
   if (options.stage == "vqgan") return make_vqgan_stage(config, options);
   if (options.stage == "predictor") return make_predictor_stage(config, options);
   return make_addp_stage(config, options);
@@ -71,14 +78,19 @@ class RunningMeans {
        " Try a lower --lr, a longer warm-up, or a smaller clip_norm; for data, `addp data check`.");
 }
 
+std::shared_ptr<const Dataset> training_data(const RunConfig& run) {
+  auto data = open_training_data(run.data, run.config.image_size, run.limit);
+  return run.stage == "finetune" ? balanced_subset(std::move(data), run.config.finetune.labels, run.seed) : data;
+}
+
 // What a run reads, opened before its folder is made: a missing tokenizer or data set leaves nothing behind.
 struct Inputs {
   Inputs(const TrainOptions& options, const RunConfig& run)
-      : stage(make_stage(run.config, options)),
-        data(open_training_data(run.data, run.config.image_size, run.limit)),
+      : data(training_data(run)),
+        stage(make_stage(run.config, options, *data)),
         test_batch(test_images(run.data, 32, run.config.image_size)) {}
-  std::unique_ptr<Stage> stage;
   std::shared_ptr<const Dataset> data;
+  std::unique_ptr<Stage> stage;
   Batch test_batch;
 };
 
@@ -132,6 +144,11 @@ class Training {
     write_file_atomically(folder_.file("profile.json"), profile_json(profile_, kinds));
   }
 
+  // Figures on the test split, of stages that have some.
+  Figures evaluate() {
+    return stage_->evaluate(*open_dataset(run_config_.data, Split::test, run_config_.config.image_size));
+  }
+
  private:
   // The first steps find no memory to reuse: a profile leaves them out.
   static constexpr int64_t kWarmUp = 2;
@@ -177,6 +194,7 @@ class Training {
     options.augmentation.flip = recipe_.flip;
     options.augmentation.random_crop = recipe_.min_crop < 1;
     options.augmentation.min_scale = recipe_.min_crop;
+    options.augmentation.erasing = recipe_.erasing;
     return options;
   }
 
@@ -246,6 +264,24 @@ void write_curve(const RunFolder& folder) {
   write_png(folder.file("curves.png"), {bitmap.height, bitmap.width, 3, bitmap.rgb});
 }
 
+// The configuration of a recognition stage is the encoder's, so that sizes fit.
+RunConfig resolve_run(const TrainOptions& options) {
+  const bool needs_encoder = is_recognition(options.stage);
+  check_as(ErrorKind::usage, needs_encoder != options.encoder.empty(), "train ", options.stage,
+           needs_encoder ? ": --encoder RUN is missing (the run folder of `addp train addp`; none: random weights)"
+                         : ": takes no --encoder");
+  std::optional<Config> start;
+  if (needs_encoder && options.encoder != kNoEncoder) start = config_of_encoder(options.encoder);
+  return {resolve_config(options.config, options.stage, start),
+          options.stage,
+          options.data.data,
+          options.tokenizer,
+          options.predictor,
+          options.common.seed,
+          options.data.limit,
+          options.encoder};
+}
+
 }  // namespace
 
 int cmd_train(const TrainOptions& options, const std::vector<std::string>& arguments) {
@@ -254,13 +290,7 @@ int cmd_train(const TrainOptions& options, const std::vector<std::string>& argum
   const ExistingRun existing = options.resume      ? ExistingRun::resume
                                : options.overwrite ? ExistingRun::overwrite
                                                    : ExistingRun::refuse;
-  const RunConfig run{resolve_config(options.config, options.stage),
-                      options.stage,
-                      options.data.data,
-                      options.tokenizer,
-                      options.predictor,
-                      options.common.seed,
-                      options.data.limit};
+  const RunConfig run = resolve_run(options);
   Inputs inputs(options, run);
   RunFolder folder(options.run, existing, static_cast<int>(options.keep));
   check_same_run(folder, run);
@@ -287,6 +317,12 @@ int cmd_train(const TrainOptions& options, const std::vector<std::string>& argum
                   {"peak memory", concat_text(std::lround(peak_memory_mib()), " MiB")}});
   }
   training.report_profile();
+  const Figures figures = training.evaluate();
+  if (!figures.empty()) save_figures(folder.path(), "test", figures);
+  for (const auto& [name, value] : figures) {
+    std::printf("%s: %s\n", name.c_str(), value.c_str());
+    folder.log(name + ": " + value);
+  }
   write_curve(folder);
   write_report(folder.path());
   std::printf("%s\n", folder.file("report.html").c_str());

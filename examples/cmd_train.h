@@ -1,4 +1,4 @@
-// addp train vqgan|predictor|addp: one stage of training in a run folder.
+// addp train vqgan|predictor|addp|finetune: one stage of training in a run folder.
 #pragma once
 #include <string>
 #include <vector>

@@ -8,6 +8,7 @@
 #include "examples/cmd_doctor.h"
 #include "examples/cmd_gradcheck.h"
 #include "examples/cmd_inspect.h"
+#include "examples/cmd_knn.h"
 #include "examples/cmd_parity.h"
 #include "examples/cmd_probe.h"
 #include "examples/cmd_reconstruct.h"
@@ -40,10 +41,10 @@ void add_run_data(CLI::App* app, DataOptions& o) {
 }
 
 void add_train(CLI::App& app, TrainOptions& o) {
-  CLI::App* train = app.add_subcommand("train", "train one stage: vqgan, predictor, addp");
-  train->add_option("stage", o.stage, "vqgan | predictor | addp")
+  CLI::App* train = app.add_subcommand("train", "train one stage: vqgan, predictor, addp; finetune");
+  train->add_option("stage", o.stage, "vqgan | predictor | addp, or on a trained encoder: finetune")
       ->required()
-      ->check(CLI::IsMember({"vqgan", "predictor", "addp"}));
+      ->check(CLI::IsMember({"vqgan", "predictor", "addp", "finetune"}));
   train->add_option("--run", o.run, "run folder: configuration, log, curves, samples, checkpoints")->required();
   train->add_option("--preset", o.config.preset, "sizes and recipe")
       ->check(CLI::IsMember({"tiny", "demo", "small", "base", "large"}))
@@ -55,6 +56,10 @@ void add_train(CLI::App& app, TrainOptions& o) {
   train->add_option("--limit", o.data.limit, "use only the first N training images")->check(CLI::NonNegativeNumber);
   train->add_option("--tokenizer", o.tokenizer, "run folder of the VQGAN (predictor, addp)");
   train->add_option("--predictor", o.predictor, "run folder of the token predictor (addp)");
+  train->add_option("--encoder", o.encoder, "run folder of a pre-trained encoder (addp), or none (finetune)");
+  train->add_option_function<std::string>(
+      "--labels", [&o](const std::string& v) { o.config.set.push_back("finetune.labels=" + v); },
+      "finetune: percent of the labels, e.g. 1, 10 or 100; short for --set finetune.labels=PERCENT");
   train->add_option("--lpips", o.lpips, "safetensors with VGG16 and LPIPS weights (vqgan); without: L1 + GAN only");
   // The fields that people change most have flags of their own.
   const auto shorthand = [&](const char* flag, const char* field) {
@@ -117,6 +122,20 @@ void add_probe(CLI::App& app, ProbeOptions& o) {
   add_common(probe, o.common);
 }
 
+void add_knn(CLI::App& app, KnnOptions& o) {
+  CLI::App* knn = app.add_subcommand("knn", "k-nearest-neighbour classification on frozen features, and on raw pixels");
+  knn->add_option("run", o.run, "run folder of a trained system (addp, predictor, ...)")->required();
+  knn->add_option("--k", o.k, "neighbours that vote")->check(CLI::PositiveNumber)->capture_default_str();
+  knn->add_option("--temperature", o.temperature, "of the votes' weights exp(cosine / T), as DINO; 0: equal votes")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  knn->add_flag("--random-weights", o.random_weights, "features of the weights before training, as a control");
+  knn->add_option("--train", o.train, "training images; 0: all")->check(CLI::NonNegativeNumber);
+  knn->add_option("--test", o.test, "test images; 0: all")->check(CLI::NonNegativeNumber);
+  add_run_data(knn, o.data);
+  add_common(knn, o.common);
+}
+
 // All long options that the chosen subcommand knows, for "did you mean".
 std::vector<std::string> known_options(const CLI::App& app) {
   std::vector<std::string> names;
@@ -164,6 +183,7 @@ int main(int argc, char** argv) {
   SampleOptions sample;
   ReconstructOptions reconstruct;
   ProbeOptions probe;
+  KnnOptions knn;
   CommonOptions common;
   DataOptions data;
   std::string path;
@@ -171,6 +191,7 @@ int main(int argc, char** argv) {
   add_sample(app, sample);
   add_reconstruct(app, reconstruct);
   add_probe(app, probe);
+  add_knn(app, knn);
   CLI::App* report =
       app.add_subcommand("report", "one self-contained report.html over a run folder and those inside it");
   report->add_option("folder", path, "run folder")->required();
@@ -203,6 +224,7 @@ int main(int argc, char** argv) {
     if (app.got_subcommand("sample")) return cmd_sample(sample);
     if (app.got_subcommand("reconstruct")) return cmd_reconstruct(reconstruct);
     if (app.got_subcommand("probe")) return cmd_probe(probe);
+    if (app.got_subcommand("knn")) return cmd_knn(knn);
     if (*report) return cmd_report(path);
     if (*inspect) return run_inspect(path);
     if (*gradcheck) return cmd_gradcheck(common);

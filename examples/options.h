@@ -30,10 +30,11 @@ struct TrainOptions {
   CommonOptions common;
   ConfigOptions config;
   DataOptions data;
-  std::string stage;      // vqgan | predictor | addp
+  std::string stage;      // vqgan | predictor | addp | finetune
   std::string run;        // run folder
   std::string tokenizer;  // run folder or weights of the VQGAN; predictor and addp need it
   std::string predictor;  // likewise of the token predictor; addp needs it
+  std::string encoder;    // run folder of a pre-trained encoder, or none; the recognition stages need it
   std::string lpips;      // VGG16 and LPIPS weights, optional, vqgan only
   bool resume = false, overwrite = false;
   bool profile = false;  // tell where the time and the memory of a step go
@@ -70,6 +71,16 @@ struct ProbeOptions {
   DataOptions data;
   int64_t train = 0, test = 0;  // images used; 0: all
   int64_t steps = 0;            // of training the classifier; 0: the configuration's
+};
+
+struct KnnOptions {
+  CommonOptions common;
+  std::string run;  // of a trained system
+  DataOptions data;
+  int64_t train = 0, test = 0;  // images used; 0: all
+  bool random_weights = false;  // the control that features must beat
+  int64_t k = 20;
+  double temperature = 0.07;  // of the weights exp(cosine / temperature); 0: every neighbour has one vote
 };
 
 }  // namespace addp

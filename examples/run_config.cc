@@ -46,8 +46,8 @@ void assign(Config& config, const std::string& prefix, const std::vector<std::st
 
 }  // namespace
 
-Config resolve_config(const ConfigOptions& options, const std::string& stage) {
-  Config config = preset(options.preset);
+Config resolve_config(const ConfigOptions& options, const std::string& stage, const std::optional<Config>& start) {
+  Config config = start ? *start : preset(options.preset);
   if (!options.file.empty()) {
     check_as(ErrorKind::usage, std::filesystem::exists(options.file), "--config: ", options.file, " does not exist");
     const Json json = parse_object(options.file, ErrorKind::usage);
@@ -69,6 +69,7 @@ std::string to_json(const RunConfig& run) {
   json["run.limit"] = run.limit;
   json["run.tokenizer"] = run.tokenizer;
   json["run.predictor"] = run.predictor;
+  json["run.encoder"] = run.encoder;
   for (const auto& [name, text] : list_fields(run.config)) json[name] = text;
   return json.dump(2) + "\n";
 }
@@ -86,6 +87,7 @@ RunConfig read_run_config(const std::string& run_folder) {
     run.limit = json.at("run.limit");
     run.tokenizer = json.at("run.tokenizer");
     run.predictor = json.at("run.predictor");
+    run.encoder = json.value("run.encoder", "");
     for (const auto& [name, value] : json.items()) {
       if (name.rfind(kRunPrefix, 0) != 0) set_field(run.config, name, value_text(value));
     }

@@ -1,5 +1,6 @@
 // From command line to Config, and between Config and the config.json of a run folder.
 #pragma once
+#include <optional>
 #include <string>
 
 #include "addp/config.h"
@@ -8,17 +9,18 @@
 
 namespace addp {
 
-// The resolved configuration of a new run. stage: vqgan, predictor or addp, for ConfigOptions::stage_set.
-// Throws Error(usage) for unknown fields or values.
-Config resolve_config(const ConfigOptions& options, const std::string& stage);
+// The resolved configuration of a new run: `start`, or the options' preset, and what the options say over it. stage:
+// for ConfigOptions::stage_set. Throws Error(usage) for unknown fields or values.
+Config resolve_config(const ConfigOptions& options, const std::string& stage, const std::optional<Config>& start = {});
 
 // config.json holds every field and, under "run.", what the run was started with: run.stage, run.seed, run.data,
-// run.limit, run.tokenizer, run.predictor.
+// run.limit, run.tokenizer, run.predictor, run.encoder (missing in older runs).
 struct RunConfig {
   Config config;
   std::string stage, data, tokenizer, predictor;
   uint64_t seed = 1;
   int64_t limit = 0;
+  std::string encoder;
 };
 std::string to_json(const RunConfig& run);
 RunConfig read_run_config(const std::string& run_folder);  // throws Error(checkpoint) when missing or malformed

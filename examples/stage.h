@@ -1,4 +1,4 @@
-// What the three stages of training have in common, as cmd_train.cc sees them: a step, a state to save, pictures.
+// What all stages of training have in common, as cmd_train.cc sees them: a step, a state to save, pictures.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -9,6 +9,7 @@
 #include "data/loader.h"
 #include "examples/metrics.h"
 #include "examples/options.h"
+#include "examples/results.h"
 #include "nn/state_dict.h"
 #include "tensor/random.h"
 
@@ -38,6 +39,9 @@ class Stage {
 
   // Pictures of the present state: reconstructions or samples of fixed inputs.
   virtual std::vector<Picture> pictures(const Batch& test_images) = 0;
+
+  // What a finished run is worth on the test split: printed and kept in results.json. None for generative stages.
+  virtual Figures evaluate(const Dataset&) { return {}; }
 };
 
 // options.tokenizer and options.predictor name the frozen networks' run folders. Throws Error(usage) when one is needed
@@ -45,5 +49,7 @@ class Stage {
 std::unique_ptr<Stage> make_vqgan_stage(const Config& config, const TrainOptions& options);
 std::unique_ptr<Stage> make_predictor_stage(const Config& config, const TrainOptions& options);
 std::unique_ptr<Stage> make_addp_stage(const Config& config, const TrainOptions& options);
+// options.encoder: the run of a pre-trained encoder, or kNoEncoder.
+std::unique_ptr<Stage> make_finetune_stage(const Config& config, const TrainOptions& options, int64_t classes);
 
 }  // namespace addp

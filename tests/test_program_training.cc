@@ -15,7 +15,7 @@
 namespace addp {
 namespace {
 
-const std::vector<std::string> kStages = {"vqgan", "predictor", "addp"};
+const std::vector<std::string> kStages = {"vqgan", "predictor", "addp", "finetune"};
 
 void check_same_end(const std::string& run, const std::string& expected) {
   REQUIRE(fs::path(newest(run)).parent_path().filename() == fs::path(newest(expected)).parent_path().filename());

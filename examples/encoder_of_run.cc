@@ -1,0 +1,32 @@
+#include "examples/encoder_of_run.h"
+
+#include <filesystem>
+
+#include "examples/frozen.h"
+
+namespace addp {
+
+Config config_of_encoder(const std::string& run_folder) {
+  check_as(ErrorKind::usage, std::filesystem::is_directory(run_folder), "--encoder: ", run_folder,
+           " is no folder; expected a run of `addp train addp`, or none");
+  const RunConfig run = read_run_config(run_folder);
+  check_as(ErrorKind::usage, run.stage == "addp", "--encoder: ", run_folder, " is a run of stage ", run.stage,
+           ", which has no encoder; expected addp");
+  const Config recipes = preset(run.config.preset);
+  Config config = run.config;
+  config.finetune = recipes.finetune;
+  config.train_finetune = recipes.train_finetune;
+  return config;
+}
+
+std::unique_ptr<Backbone> backbone_of_run(const std::string& run_folder, const Config& config,
+                                          const BackboneOptions& backbone, const Rng& rng, Options options) {
+  auto encoder = std::make_unique<EncoderBackbone>(config, backbone, rng, options);
+  if (run_folder != kNoEncoder) {
+    config_of_encoder(run_folder);  // refuses folders without an encoder
+    encoder->start_from(load_addp(run_folder, options)->encoder);
+  }
+  return encoder;
+}
+
+}  // namespace addp

@@ -1,0 +1,23 @@
+// The encoder of a pre-trained run, whatever system it belongs to, as recognition uses it: today runs of `train addp`.
+// A new system derives from Backbone (addp/backbone.h) and gets its line in backbone_of_run.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "addp/backbone.h"
+
+namespace addp {
+
+inline constexpr const char* kNoEncoder = "none";  // random weights: the supervised baseline
+
+// The configuration that a recognition stage starts from: the encoder's run's, with the recognition recipes of its
+// preset (a run may be older than they are). Throws Error(usage) when the folder holds no encoder.
+Config config_of_encoder(const std::string& run_folder);
+
+// The newest weights of a run (their moving average where there is one); for kNoEncoder random ones of `config`'s
+// sizes, which follow from rng. Throws Error(usage) for a run without an encoder, Error(checkpoint) when weights do not
+// fit.
+std::unique_ptr<Backbone> backbone_of_run(const std::string& run_folder, const Config& config,
+                                          const BackboneOptions& backbone, const Rng& rng, Options options);
+
+}  // namespace addp

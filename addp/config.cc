@@ -19,6 +19,24 @@ void Config::use_compact_ids() {
   position_rows = 1 + tokens();
 }
 
+VitVqganConfig Config::vit_vqgan_config() const {
+  VitVqganConfig c = vit_vqgan;
+  c.image_size = image_size, c.patch_size = patch_size, c.codebook_size = codes();
+  return c;
+}
+
+CausalConfig Config::gpt_config() const {
+  CausalConfig c = causal;
+  c.vocabulary = codes(), c.tokens = tokens();
+  return c;
+}
+
+IgptConfig Config::igpt_config() const {
+  IgptConfig c = igpt;
+  c.image_size = image_size;
+  return c;
+}
+
 static void validate_transformer(const std::string& name, const TransformerConfig& t) {
   const auto require = [&](bool ok, const auto&... text) { check_as(ErrorKind::usage, ok, "config: ", name, text...); };
   require(t.width > 0 && t.width % 4 == 0, ".width must be a positive multiple of 4, found ", t.width);
@@ -34,6 +52,29 @@ static void validate_stage(const std::string& name, const StageConfig& stage) {
   require(stage.steps >= 0, ".steps must not be negative, found ", stage.steps);
   require(stage.batch > 0, ".batch must be positive, found ", stage.batch);
   require(stage.warmup_steps >= 0, ".warmup_steps must not be negative, found ", stage.warmup_steps);
+}
+
+static void validate_neighbours(const Config& config) {
+  const auto require = [&](bool ok, const auto&... text) { check_as(ErrorKind::usage, ok, "config: ", text...); };
+  const VitVqganConfig& vit = config.vit_vqgan;
+  require(vit.width > 0 && vit.width % 4 == 0 && vit.heads > 0 && vit.width % vit.heads == 0, "vit_vqgan.width ",
+          vit.width, " must be a positive multiple of 4 and of vit_vqgan.heads ", vit.heads);
+  require(vit.depth > 0 && vit.decoder_depth > 0 && vit.codebook_dim > 0,
+          "vit_vqgan.depth, .decoder_depth and .codebook_dim must be positive");
+  const CausalConfig& causal = config.causal;
+  require(causal.width > 0 && causal.heads > 0 && causal.width % causal.heads == 0, "causal.heads ", causal.heads,
+          " must divide causal.width ", causal.width);
+  require(causal.depth > 0 && causal.feature_layer >= 0 && causal.feature_layer <= causal.depth,
+          "causal.depth must be positive and causal.feature_layer within it, found ", causal.depth, " and ",
+          causal.feature_layer);
+  require(causal.dropout >= 0 && causal.dropout < 1, "causal.dropout must lie in [0, 1), found ", causal.dropout);
+  require(config.igpt.size > 1 && config.image_size % config.igpt.size == 0, "igpt.size ", config.igpt.size,
+          " must be at least 2 and divide image_size ", config.image_size);
+  require(config.igpt.colours > 1, "igpt.colours must be at least 2, found ", config.igpt.colours);
+  const TokenChoice& choice = config.causal_sampler;
+  require(choice.temperature >= 0, "causal_sampler.temperature must not be negative, found ", choice.temperature);
+  require(choice.top_k >= 0, "causal_sampler.top_k must not be negative, found ", choice.top_k);
+  require(choice.top_p > 0 && choice.top_p <= 1, "causal_sampler.top_p must lie in (0, 1], found ", choice.top_p);
 }
 
 void Config::validate() const {
@@ -71,6 +112,10 @@ void Config::validate() const {
   require(finetune.drop_path >= 0 && finetune.drop_path < 1, "finetune.drop_path must lie in [0, 1), found ",
           finetune.drop_path);
   require(finetune.mixup >= 0 && finetune.cutmix >= 0, "finetune.mixup and .cutmix must not be negative");
+  validate_stage("train_vit_vqgan", train_vit_vqgan);
+  validate_stage("train_gpt", train_gpt);
+  validate_stage("train_igpt", train_igpt);
+  validate_neighbours(*this);
   require(encoder_lr_scale >= 0, "encoder_lr_scale must not be negative, found ", encoder_lr_scale);
 }
 
@@ -107,6 +152,10 @@ static Config tiny() {
   c.train_addp = stage(20, 8, 2, 3e-2);
   c.train_probe = stage(200, 32, 10, 60);
   c.train_finetune = recognition(20, 8, 2, 3e-2, 0.9);
+  c.vit_vqgan = {.width = 32, .depth = 1, .heads = 2, .decoder_depth = 1};
+  c.causal = {.width = 32, .depth = 2, .heads = 4};
+  c.igpt = {.size = 8, .colours = 8};
+  c.train_vit_vqgan = c.train_gpt = c.train_igpt = stage(20, 8, 2, 3e-2);
   c.use_compact_ids();
   return c;
 }
@@ -125,6 +174,10 @@ static Config demo() {
   c.encoder_lr_scale = 0.15;  // the decoder's rate in the encoder costs 4 points of the linear probe
   c.train_probe = stage(2000, 256, 30, 10);
   c.train_finetune = recognition(1000, 32, 100, 8e-3, 0.99);
+  c.vit_vqgan = {.width = 128, .depth = 3, .heads = 4, .decoder_depth = 3};
+  c.causal = {.width = 128, .depth = 6, .heads = 4};
+  c.train_vit_vqgan = c.train_vqgan;
+  c.train_gpt = c.train_igpt = c.train_predictor;
   c.sampler.top_p = 0.85;  // a model of so few steps gives its unlikely codes too much weight
   c.use_compact_ids();
   return c;
@@ -140,6 +193,11 @@ static Config small() {
   c.train_addp = stage(100000, 128, 2000, 5e-4, 0.9999);
   c.train_probe = stage(10000, 512, 500, 1);
   c.train_finetune = recognition(20000, 128, 1000, 1e-3, 0.9999);
+  c.vit_vqgan = {.width = 384, .depth = 6, .heads = 6, .decoder_depth = 6, .codebook_dim = 16};
+  c.causal = {.width = 384, .depth = 12, .heads = 6};
+  c.igpt = {.size = 32, .colours = 512};
+  c.train_vit_vqgan = c.train_vqgan;
+  c.train_gpt = c.train_igpt = c.train_predictor;
   c.use_compact_ids();
   return c;
 }
@@ -158,6 +216,12 @@ static Config paper(const TransformerConfig& size) {
   c.train_addp = stage(250000, 4096, 12500, 1e-4);
   c.train_probe = stage(28000, 4096, 3125, 0.1);
   c.train_finetune = recognition(125000, 1024, 6250, 5e-4, 0.9999);
+  // ViT-VQGAN Small and the smallest Image GPT, at the scale of their papers.
+  c.vit_vqgan = {.width = 512, .depth = 8, .heads = 8, .decoder_depth = 8, .codebook_dim = 32};
+  c.causal = {.width = size.width, .depth = 24, .heads = size.heads};
+  c.igpt = {.size = 32, .colours = 512};
+  c.train_vit_vqgan = c.train_vqgan;
+  c.train_gpt = c.train_igpt = c.train_predictor;
   return c;
 }
 

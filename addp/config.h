@@ -7,6 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include "nn/causal_transformer.h"
+#include "nn/igpt.h"
+#include "nn/vit_vqgan.h"
 #include "nn/vqgan.h"
 
 namespace addp {
@@ -182,12 +185,26 @@ struct Config {
   ObjectiveConfig objective;
   SamplerConfig sampler;
   FinetuneConfig finetune;
-  StageConfig train_vqgan, train_predictor, train_addp, train_probe, train_finetune;
+
+  // The neighbours that ADDP is compared with: ViT-VQGAN's tokenizer, a causal transformer over a tokenizer's codes
+  // ("gpt") or over pixels (Image GPT). Image, patch and codebook size are those above.
+  VitVqganConfig vit_vqgan;
+  CausalConfig causal;
+  IgptConfig igpt;
+  TokenChoice causal_sampler;
+
+  StageConfig train_vqgan, train_predictor, train_addp, train_probe, train_finetune, train_vit_vqgan, train_gpt,
+      train_igpt;
   double encoder_lr_scale = 1;  // training ADDP: the pixel encoder's learning rate, as a factor on train_addp's
 
   int64_t grid() const { return image_size / patch_size; }  // tokens along one side
   int64_t tokens() const { return grid() * grid(); }        // L
   int64_t codes() const { return vqgan.codebook_size; }     // K
+
+  // The neighbours' sizes, with what they share with the rest filled in.
+  VitVqganConfig vit_vqgan_config() const;
+  CausalConfig gpt_config() const;
+  IgptConfig igpt_config() const;
 
   // Ids as the official code has them: V = K + 1001, class K + 76, mask V - 1 (Quirk, from an older code base).
   void use_official_ids();
@@ -213,11 +230,18 @@ struct Config {
     objective.visit("objective.", f);
     sampler.visit("sampler.", f);
     finetune.visit("finetune.", f);
+    vit_vqgan.visit("vit_vqgan.", f);
+    causal.visit("causal.", f);
+    igpt.visit("igpt.", f);
+    causal_sampler.visit("causal_sampler.", f);
     train_vqgan.visit("train_vqgan.", f);
     train_predictor.visit("train_predictor.", f);
     train_addp.visit("train_addp.", f);
     train_probe.visit("train_probe.", f);
     train_finetune.visit("train_finetune.", f);
+    train_vit_vqgan.visit("train_vit_vqgan.", f);
+    train_gpt.visit("train_gpt.", f);
+    train_igpt.visit("train_igpt.", f);
     f("encoder_lr_scale", encoder_lr_scale);
   }
 

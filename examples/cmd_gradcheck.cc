@@ -10,7 +10,9 @@
 #include "autograd/ops.h"
 #include "examples/run_config.h"
 #include "nn/discriminator.h"
+#include "nn/igpt.h"
 #include "nn/init.h"
+#include "nn/vit_vqgan.h"
 #include "nn/vqgan.h"
 
 namespace addp {
@@ -123,6 +125,26 @@ void check_models(Table& table, const Rng& rng) {
   const NestedMasks masks = draw_nested_masks(B, L, config.masking, numbers, kDouble);
   table.add("addp", gradcheck([&] { return training_step(model, vqgan, predictor, codes, masks).loss; },
                               without_stopped(parameters(model)), kSamples));
+
+  // The neighbours. The vision tokenizer's latent is left continuous, as the VQGAN's.
+  VitVqgan vit_vqgan(config.vit_vqgan_config(), kDouble);
+  initialize(vit_vqgan, rng.fork("vit-vqgan"));
+  shake(vit_vqgan, rng.fork("shake"));
+  table.add("vit-vqgan", gradcheck([&] { return weighted_sum(vit_vqgan.decode(vit_vqgan.encode(Var(image)))); },
+                                   without_stopped(parameters(vit_vqgan)), kSamples));
+
+  CausalTransformer gpt(config.gpt_config(), kDouble);
+  initialize(gpt, rng.fork("gpt"));
+  shake(gpt, rng.fork("shake"));
+  table.add("gpt", gradcheck([&] { return gpt.loss(gpt.forward(codes), codes); }, parameters(gpt), kSamples));
+
+  Igpt igpt(config.igpt_config(), config.causal, kDouble);
+  initialize(igpt, rng.fork("igpt"));
+  shake(igpt, rng.fork("shake"));
+  igpt.palette.fit(igpt.shrink(image), numbers);
+  const Tensor colours = igpt.codes(image);
+  table.add("igpt", gradcheck([&] { return igpt.transformer.loss(igpt.transformer.forward(colours), colours); },
+                              parameters(igpt), kSamples));
 
   VisionTransformer classifier(classifier_config(config, 10), kDouble);
   initialize(classifier, rng.fork("classifier"));

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <set>
 
-#include "addp/objective.h"
 #include "autograd/ops.h"
 #include "examples/batches.h"
 #include "examples/frozen.h"
@@ -22,12 +21,12 @@ int cmd_reconstruct(const ReconstructOptions& options) {
   const Options on = network_options(options.common);
   NoGrad no_grad;
   const RunConfig run = read_run_config(options.run);
-  const auto vqgan = load_vqgan(options.run, on);
+  const auto tokenizer = load_tokenizer(options.run, on);
   const Tensor images =
       test_images(options.data.data.empty() ? run.data : options.data.data, options.count, run.config.image_size)
           .images;
-  const Tensor codes = vqgan->encode_codes(Var(to(images, on)));
-  const Tensor decoded = to(decode_codes(*vqgan, codes), Options());
+  const Tensor codes = tokenizer->encode(to(images, on));
+  const Tensor decoded = to(tokenizer->decode(codes), Options());
 
   const Var difference = sub(Var(decoded), Var(images));
   const double l1 = mean(abs(difference)).item(), psnr = -10 * std::log10(mean(square(difference)).item());

@@ -31,6 +31,13 @@ SamplerConfig sampler_config(const SampleOptions& options, SamplerConfig config)
   return config;
 }
 
+TokenChoice token_choice(const SampleOptions& options, TokenChoice choice) {
+  if (options.temperature >= 0) choice.temperature = options.temperature;
+  if (options.top_k > 0) choice.top_k = options.top_k;
+  if (options.top_p < 1) choice.top_p = options.top_p;
+  return choice;
+}
+
 // 0 where the named region's tokens are kept, 1 where they are to be sampled. [B, grid * grid]
 Tensor inpainting_mask(const std::string& keep, int64_t B, int64_t grid) {
   const int64_t q = std::max<int64_t>(1, grid / 4);
@@ -93,6 +100,7 @@ int cmd_sample(const SampleOptions& options) {
   RunConfig run = read_run_config(options.run);
   if (!options.tokenizer.empty()) run.tokenizer = options.tokenizer;
   run.config.sampler = sampler_config(options, run.config.sampler);
+  run.config.causal_sampler = token_choice(options, run.config.causal_sampler);
   const std::string out = options.out.empty() ? options.run + "/samples" : options.out;
   if (run.stage != "addp") return sample_system(options, run, out);
   const auto model = load_addp(options.run, on);

@@ -30,20 +30,7 @@ namespace addp {
 namespace {
 
 const StageConfig& stage_config(const Config& config, const std::string& stage) {
-  if (stage == "vqgan") return config.train_vqgan;
-  if (stage == "predictor") return config.train_predictor;
-  if (stage == "finetune") return config.train_finetune;
-  return config.train_addp;
-}
-
-// Stages that start from a pre-trained encoder.
-bool is_recognition(const std::string& stage) { return stage == "finetune"; }
-
-std::unique_ptr<Stage> make_stage(const Config& config, const TrainOptions& options, const Dataset& data) {
-  if (options.stage == "finetune") return make_finetune_stage(config, options, data.classes());
-  if (options.stage == "vqgan") return make_vqgan_stage(config, options);
-  if (options.stage == "predictor") return make_predictor_stage(config, options);
-  return make_addp_stage(config, options);
+  return config.*stage_kind(stage).recipe;
 }
 
 // Means of the scalars since the last log line.
@@ -87,7 +74,7 @@ std::shared_ptr<const Dataset> training_data(const RunConfig& run) {
 struct Inputs {
   Inputs(const TrainOptions& options, const RunConfig& run)
       : data(training_data(run)),
-        stage(make_stage(run.config, options, *data)),
+        stage(stage_kind(options.stage).make(run.config, options, *data)),
         test_batch(test_images(run.data, 32, run.config.image_size)) {}
   std::shared_ptr<const Dataset> data;
   std::unique_ptr<Stage> stage;
@@ -266,7 +253,7 @@ void write_curve(const RunFolder& folder) {
 
 // The configuration of a recognition stage is the encoder's, so that sizes fit.
 RunConfig resolve_run(const TrainOptions& options) {
-  const bool needs_encoder = is_recognition(options.stage);
+  const bool needs_encoder = stage_kind(options.stage).is_recognition;
   check_as(ErrorKind::usage, needs_encoder != options.encoder.empty(), "train ", options.stage,
            needs_encoder ? ": --encoder RUN is missing (the run folder of `addp train addp`; none: random weights)"
                          : ": takes no --encoder");

@@ -3,8 +3,10 @@
 
 #include <filesystem>
 
+#include "autograd/ops.h"
 #include "examples/run_folder.h"
 #include "nn/state_dict.h"
+#include "nn/vit_vqgan.h"
 #include "tensor/safetensors.h"
 
 namespace addp {
@@ -51,12 +53,58 @@ std::unique_ptr<Addp> load_addp(const std::string& run_folder, Options options) 
   return model;
 }
 
+namespace {
+
+template <class Network>
+class NetworkTokenizer : public Tokenizer {
+ public:
+  template <class Sizes>
+  NetworkTokenizer(const Sizes& sizes, int64_t codes, int64_t patch_size, const std::string& run_folder, Options on)
+      : network_(sizes, on), codes_(codes), patch_size_(patch_size) {
+    load_frozen(network_, run_folder);
+  }
+
+  Tensor encode(const Tensor& images) const override { return network_.encode_codes(Var(images)); }
+  Tensor decode(const Tensor& codes) const override {
+    const NoGrad no_grad;
+    return clamp(network_.decode_tokens(network_.embed_codes(codes)), 0, 1).value();
+  }
+  int64_t codes() const override { return codes_; }
+  int64_t patch_size() const override { return patch_size_; }
+  StateDict weights() override { return state_dict(network_); }
+
+ private:
+  Network network_;
+  int64_t codes_, patch_size_;
+};
+
+void check_codes(int64_t codes, int64_t patch_size, const Config& config, const std::string& run_folder) {
+  check_as(ErrorKind::checkpoint, codes == config.codes() && patch_size == config.patch_size, run_folder,
+           ": the tokenizer has ", codes, " codes of ", patch_size, " pixels, this model expects ", config.codes(),
+           " of ", config.patch_size, ": was it trained with another preset?");
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_tokenizer(const std::string& run_folder, Options options) {
+  check_as(ErrorKind::usage, std::filesystem::is_directory(run_folder), run_folder,
+           ": is no folder; expected a run of `addp train vqgan` or `addp train vit-vqgan`");
+  const RunConfig run = read_run_config(run_folder);
+  const Config& c = run.config;
+  if (run.stage == "vqgan")
+    return std::make_unique<NetworkTokenizer<Vqgan>>(c.vqgan, c.codes(), c.patch_size, run_folder, options);
+  check_as(ErrorKind::usage, run.stage == "vit-vqgan", run_folder, ": is a run of stage ", run.stage,
+           ", expected vqgan or vit-vqgan");
+  return std::make_unique<NetworkTokenizer<VitVqgan>>(c.vit_vqgan_config(), c.codes(), c.patch_size, run_folder,
+                                                      options);
+}
+
 void check_fits(const Vqgan& vqgan, const Config& config, const std::string& run_folder) {
-  check_as(ErrorKind::checkpoint,
-           vqgan.config.codebook_size == config.codes() && vqgan.config.downsampling() == config.patch_size, run_folder,
-           ": the tokenizer has ", vqgan.config.codebook_size, " codes of ", vqgan.config.downsampling(),
-           " pixels, this model expects ", config.codes(), " of ", config.patch_size,
-           ": was it trained with another preset?");
+  check_codes(vqgan.config.codebook_size, vqgan.config.downsampling(), config, run_folder);
+}
+
+void check_fits(const Tokenizer& tokenizer, const Config& config, const std::string& run_folder) {
+  check_codes(tokenizer.codes(), tokenizer.patch_size(), config, run_folder);
 }
 
 void check_fits(const TokenPredictor& predictor, const Config& config, const std::string& run_folder) {

@@ -17,6 +17,7 @@
 #include "examples/cmd_train.h"
 #include "examples/options.h"
 #include "examples/program.h"
+#include "examples/stage.h"
 #include "examples/suggest.h"
 
 using namespace addp;
@@ -41,10 +42,9 @@ void add_run_data(CLI::App* app, DataOptions& o) {
 }
 
 void add_train(CLI::App& app, TrainOptions& o) {
-  CLI::App* train = app.add_subcommand("train", "train one stage: vqgan, predictor, addp; finetune");
-  train->add_option("stage", o.stage, "vqgan | predictor | addp, or on a trained encoder: finetune")
-      ->required()
-      ->check(CLI::IsMember({"vqgan", "predictor", "addp", "finetune"}));
+  CLI::App* train =
+      app.add_subcommand("train", "train one stage of ADDP, a neighbour it is compared with, or a task on an encoder");
+  train->add_option("stage", o.stage, stage_help())->required()->check(CLI::IsMember(stage_names()));
   train->add_option("--run", o.run, "run folder: configuration, log, curves, samples, checkpoints")->required();
   train->add_option("--preset", o.config.preset, "sizes and recipe")
       ->check(CLI::IsMember({"tiny", "demo", "small", "base", "large"}))
@@ -54,13 +54,15 @@ void add_train(CLI::App& app, TrainOptions& o) {
                     "name=value, over everything (repeatable; all names are in the run folder's config.json)");
   train->add_option("--data", o.data.data, kDataHelp)->capture_default_str();
   train->add_option("--limit", o.data.limit, "use only the first N training images")->check(CLI::NonNegativeNumber);
-  train->add_option("--tokenizer", o.tokenizer, "run folder of the VQGAN (predictor, addp)");
+  train->add_option("--tokenizer", o.tokenizer,
+                    "run folder of the VQGAN (predictor, addp, gpt; gpt also takes a vit-vqgan)");
   train->add_option("--predictor", o.predictor, "run folder of the token predictor (addp)");
   train->add_option("--encoder", o.encoder, "run folder of a pre-trained encoder (addp), or none (finetune)");
   train->add_option_function<std::string>(
       "--labels", [&o](const std::string& v) { o.config.set.push_back("finetune.labels=" + v); },
       "finetune: percent of the labels, e.g. 1, 10 or 100; short for --set finetune.labels=PERCENT");
-  train->add_option("--lpips", o.lpips, "safetensors with VGG16 and LPIPS weights (vqgan); without: L1 + GAN only");
+  train->add_option("--lpips", o.lpips,
+                    "safetensors with VGG16 and LPIPS weights (tokenizers); without: L1 + GAN only");
   // The fields that people change most have flags of their own.
   const auto shorthand = [&](const char* flag, const char* field) {
     train->add_option_function<std::string>(
@@ -88,9 +90,12 @@ void add_sample(CLI::App& app, SampleOptions& o) {
   sample->add_option("--count", o.count, "how many images")->check(CLI::Range(1, 100000))->capture_default_str();
   sample->add_option("--batch", o.batch, "images at a time")->check(CLI::Range(1, 4096))->capture_default_str();
   sample->add_option("--steps", o.steps, "sampling steps; 0: the configuration's")->check(CLI::NonNegativeNumber);
-  sample->add_option("--temperature", o.temperature, "choice temperature; negative: the configuration's");
+  sample->add_option("--temperature", o.temperature,
+                     "of the choice of places, or of the codes in causal models; negative: the configuration's");
   sample->add_option("--top-p", o.top_p, "sample from the most likely codes that sum to P")
       ->check(CLI::Range(0.01, 1.0));
+  sample->add_option("--top-k", o.top_k, "causal models: sample from the K most likely codes; 0: the configuration's")
+      ->check(CLI::NonNegativeNumber);
   sample->add_option("--schedule", o.schedule, "cosine | linear")->check(CLI::IsMember({"cosine", "linear"}));
   sample->add_flag("--static-temperature", o.static_temperature, "do not anneal the choice temperature");
   sample->add_flag("--soft-end", o.soft_end, "as the official sampler: leave the last soft token in the final image");
@@ -101,8 +106,8 @@ void add_sample(CLI::App& app, SampleOptions& o) {
 }
 
 void add_reconstruct(CLI::App& app, ReconstructOptions& o) {
-  CLI::App* reconstruct = app.add_subcommand("reconstruct", "test images through a trained VQGAN and back");
-  reconstruct->add_option("--run", o.run, "run folder of `train vqgan`")->required();
+  CLI::App* reconstruct = app.add_subcommand("reconstruct", "test images through a trained tokenizer and back");
+  reconstruct->add_option("--run", o.run, "run folder of `train vqgan` or `train vit-vqgan`")->required();
   reconstruct->add_option("--out", o.out, "folder for the picture; default RUN/samples");
   reconstruct->add_option("--count", o.count, "how many images")->check(CLI::Range(1, 4096))->capture_default_str();
   add_run_data(reconstruct, o.data);

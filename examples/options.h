@@ -30,14 +30,14 @@ struct TrainOptions {
   CommonOptions common;
   ConfigOptions config;
   DataOptions data;
-  std::string stage;      // vqgan | predictor | addp | finetune
+  std::string stage;      // one of stage_names()
   std::string run;        // run folder
-  std::string tokenizer;  // run folder or weights of the VQGAN; predictor and addp need it
+  std::string tokenizer;  // run folder of a tokenizer; predictor, addp and gpt need it
   std::string predictor;  // likewise of the token predictor; addp needs it
   std::string encoder;    // run folder of a pre-trained encoder, or none; the recognition stages need it
-  std::string lpips;      // VGG16 and LPIPS weights, optional, vqgan only
+  std::string lpips;      // VGG16 and LPIPS weights, optional, tokenizers only
   bool resume = false, overwrite = false;
-  bool profile = false;  // tell where the time and the memory of a step go
+  bool profile = false;                                        // tell where the time and the memory of a step go
   int64_t log_every = 20, sample_every = 0, save_every = 200;  // steps; sample_every 0: four times a run
   int64_t keep = 2;                                            // checkpoints kept
 };
@@ -49,7 +49,8 @@ struct SampleOptions {
   std::string out;        // folder for the pictures; default RUN/samples
   int64_t count = 64, batch = 32;
   int64_t steps = 0;        // 0: the configuration's
-  double temperature = -1;  // of the choice of places; negative: the configuration's
+  double temperature = -1;  // of the choice of places, in causal models of the codes; negative: the configuration's
+  int64_t top_k = 0;        // causal models: draw from the k likeliest codes; 0: the configuration's
   double top_p = 1;         // 1: plain sampling
   std::string schedule;     // cosine | linear; empty: the configuration's
   bool static_temperature = false, soft_end = false;

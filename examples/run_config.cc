@@ -56,7 +56,9 @@ Config resolve_config(const ConfigOptions& options, const std::string& stage, co
     }
   }
   assign(config, "", options.set);
-  assign(config, "train_" + stage + ".", options.stage_set);
+  std::string fields = "train_" + stage + ".";
+  std::replace(fields.begin(), fields.end(), '-', '_');
+  assign(config, fields, options.stage_set);
   config.validate();
   return config;
 }

@@ -1,6 +1,7 @@
 // What all stages of training have in common, as cmd_train.cc sees them: a step, a state to save, pictures.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -51,5 +52,20 @@ std::unique_ptr<Stage> make_predictor_stage(const Config& config, const TrainOpt
 std::unique_ptr<Stage> make_addp_stage(const Config& config, const TrainOptions& options);
 // options.encoder: the run of a pre-trained encoder, or kNoEncoder.
 std::unique_ptr<Stage> make_finetune_stage(const Config& config, const TrainOptions& options, int64_t classes);
+std::unique_ptr<Stage> make_vit_vqgan_stage(const Config& config, const TrainOptions& options);
+std::unique_ptr<Stage> make_gpt_stage(const Config& config, const TrainOptions& options);
+std::unique_ptr<Stage> make_igpt_stage(const Config& config, const TrainOptions& options);
+
+// What `addp train NAME` trains.
+struct StageKind {
+  std::string name, help;
+  StageConfig Config::*recipe;  // its part of the configuration
+  std::function<std::unique_ptr<Stage>(const Config&, const TrainOptions&, const Dataset& training)> make;
+  bool is_recognition = false;  // starts from a pre-trained encoder
+};
+const std::vector<StageKind>& stage_kinds();
+const StageKind& stage_kind(const std::string& name);  // throws Error(usage) for an unknown name
+std::vector<std::string> stage_names();
+std::string stage_help();  // all of them, with what they are
 
 }  // namespace addp

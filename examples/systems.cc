@@ -7,6 +7,7 @@
 #include "addp/token_predictor.h"
 #include "autograd/ops.h"
 #include "examples/frozen.h"
+#include "nn/igpt.h"
 #include "nn/state_dict.h"
 #include "tensor/safetensors.h"
 
@@ -75,6 +76,56 @@ class MageSystem : public System {
   TokenPredictor predictor_;
 };
 
+// The causal transformer over a tokenizer's codes: with vit-vqgan's it is ViT-VQGAN.
+class GptSystem : public System {
+ public:
+  GptSystem(const std::string& folder, const RunConfig& run, Options on, Weights weights)
+      : System(run),
+        on_(on),
+        tokenizer_(load_tokenizer(run.tokenizer, on)),
+        name_(read_run_config(run.tokenizer).stage == "vit-vqgan" ? "ViT-VQGAN" : "VQGAN + GPT"),
+        model_(run.config.gpt_config(), on) {
+    check_fits(*tokenizer_, run.config, run.tokenizer);
+    fill_weights(model_, folder, run, "gpt", weights);
+  }
+  std::string name() const override { return name_; }
+
+  Tensor draw(int64_t count, Rng& rng) const override {
+    return tokenizer_->decode(sample_codes(model_, count, run().config.causal_sampler, rng));
+  }
+  Tensor tokens(const Tensor& images) const override { return model_.features(tokenizer_->encode(to(images, on_))); }
+
+ private:
+  Options on_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::string name_;
+  CausalTransformer model_;
+};
+
+class IgptSystem : public System {
+ public:
+  IgptSystem(const std::string& folder, const RunConfig& run, Options on, Weights weights)
+      : System(run), on_(on), model_(run.config.igpt_config(), run.config.causal, on) {
+    // The palette is no weight that learns: it is the trained run's in either case.
+    load_state_dict(model_, read_safetensors(weights_file(folder)).tensors, {weights_file(folder)});
+    if (weights == Weights::random) initialize(model_, Rng(run.seed).fork("igpt"));
+    set_trainable(model_, false);
+  }
+  std::string name() const override { return "iGPT"; }
+
+  Tensor draw(int64_t count, Rng& rng) const override {
+    return model_.image(sample_codes(model_.transformer, count, run().config.causal_sampler, rng));
+  }
+  Tensor tokens(const Tensor& images) const override {
+    return model_.transformer.features(model_.codes(to(images, on_)));
+  }
+  int64_t grid() const override { return model_.config.size; }
+
+ private:
+  Options on_;
+  Igpt model_;
+};
+
 }  // namespace
 
 Tensor System::draw(int64_t, Rng&) const { fail(ErrorKind::usage, name(), " does not generate images"); }
@@ -86,8 +137,10 @@ std::unique_ptr<System> open_system(const std::string& run_folder, Options optio
 std::unique_ptr<System> open_system(const std::string& run_folder, RunConfig run, Options options, Weights weights) {
   if (run.stage == "addp") return std::make_unique<AddpSystem>(run_folder, run, options, weights);
   if (run.stage == "predictor") return std::make_unique<MageSystem>(run_folder, run, options, weights);
+  if (run.stage == "gpt") return std::make_unique<GptSystem>(run_folder, run, options, weights);
+  if (run.stage == "igpt") return std::make_unique<IgptSystem>(run_folder, run, options, weights);
   fail(ErrorKind::usage, run_folder, ": is a run of stage ", run.stage,
-       ", which neither generates nor gives features; expected addp or predictor");
+       ", which neither generates nor gives features; expected addp, predictor, gpt or igpt");
 }
 
 Tensor mean_over_tokens(const Tensor& tokens) { return mean_over_cells(tokens, 1); }

@@ -162,7 +162,7 @@ Words train_tiny(const std::string& stage, const std::string& run, int64_t steps
                  "--log-every",    "1",
                  "--sample-every", "1000000"};
   if (stage == "finetune") return words + Words{"--encoder", tiny_pipeline().addp};
-  if (stage != "vqgan") words = words + Words{"--tokenizer", tiny_pipeline().vqgan};
+  if (stage == "predictor" || stage == "addp") words = words + Words{"--tokenizer", tiny_pipeline().vqgan};
   if (stage == "addp") words = words + Words{"--predictor", tiny_pipeline().predictor};
   return words;
 }

@@ -1,0 +1,122 @@
+// The causal neighbours: a transformer that tells each token from those before it, over a tokenizer's codes (the second
+// stage of ViT-VQGAN, or of VQGAN) and over the palette colours of small images (Image GPT).
+#include "autograd/codes.h"
+#include "examples/frozen.h"
+#include "examples/model_trainer.h"
+#include "examples/pictures.h"
+#include "examples/run_config.h"
+#include "examples/stage.h"
+#include "nn/igpt.h"
+
+namespace addp {
+namespace {
+
+// Share of the tokens that the likeliest guess tells. logits: [B, L, V], codes: [B, L].
+double accuracy(const Var& logits, const Tensor& codes) {
+  const std::vector<int64_t> found = to_vector<int64_t>(argmax(logits.value())), truth = to_vector<int64_t>(codes);
+  int64_t right = 0;
+  for (size_t i = 0; i < truth.size(); ++i) right += found[i] == truth[i];
+  return static_cast<double>(right) / static_cast<double>(truth.size());
+}
+
+// Model: what is saved. Derived classes say what its transformer reads, and what an image of it is.
+template <class Model>
+class CausalStage : public Stage {
+ public:
+  CausalStage(const Config& config, const StageConfig& recipe, const std::string& name, Model model, uint64_t seed,
+              Options on)
+      : config_(config), on_(on), name_(name), model_(std::move(model)), seed_(seed) {
+    initialize(model_, Rng(seed).fork(name));
+    trainer_.emplace(parameters(model_), recipe);
+  }
+
+  Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
+    const Tensor images = to(batch.images, on_);
+    if (step == 0) prepare(images, rng);
+    const Tensor codes = encode(images);
+    const Var logits = transformer().forward(codes, Mode{true, &rng});
+    const Var loss = transformer().loss(logits, codes);
+    const double value = loss.item(), right = accuracy(logits, codes);
+    backward(loss);
+    const double norm = trainer_->update(step);
+    return {{"loss", value}, {"accuracy", right}, {"grad_norm", norm}, {"lr", trainer_->learning_rate(step)}};
+  }
+
+  StateDict weights() override { return state_dict(model_); }
+  StateDict averaged_weights() override { return averaged_state(model_, *trainer_); }
+  StateDict optimizer_state() override { return state_dict(*trainer_); }
+  void load(const StateDict& weights, const StateDict& optimizer_state) override {
+    load_state_dict(model_, weights, {"weights.safetensors"});
+    load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});
+  }
+
+  std::vector<Picture> pictures(const Batch&) override {
+    Rng rng = Rng(seed_).fork("pictures");
+    return trainer_->with_average([&] {
+      const Tensor image = decode(sample_codes(transformer(), 16, config_.causal_sampler, rng));
+      return std::vector<Picture>{{name_ + "_samples", grid_png(to(image, Options()), 8)}};
+    });
+  }
+
+ protected:
+  virtual const CausalTransformer& transformer() const = 0;
+  virtual void prepare(const Tensor&, Rng&) {}            // before the first step, with its images
+  virtual Tensor encode(const Tensor& images) const = 0;  // [B, 3, Hi, Wi] -> [B, L]
+  virtual Tensor decode(const Tensor& codes) const = 0;   // [B, L] -> [B, 3, Hi, Wi] in [0, 1]
+
+  Config config_;
+  Options on_;
+  std::string name_;
+  Model model_;
+  std::optional<ModelTrainer> trainer_;
+  uint64_t seed_;
+};
+
+class GptStage : public CausalStage<CausalTransformer> {
+ public:
+  GptStage(const Config& config, std::unique_ptr<Tokenizer> tokenizer, uint64_t seed, Options on)
+      : CausalStage(config, config.train_gpt, "gpt", CausalTransformer(config.gpt_config(), on), seed, on),
+        tokenizer_(std::move(tokenizer)) {}
+
+  StateDict frozen_weights() override { return tokenizer_->weights(); }
+
+ protected:
+  const CausalTransformer& transformer() const override { return model_; }
+  Tensor encode(const Tensor& images) const override { return tokenizer_->encode(images); }
+  Tensor decode(const Tensor& codes) const override { return tokenizer_->decode(codes); }
+
+ private:
+  std::unique_ptr<Tokenizer> tokenizer_;
+};
+
+class IgptStage : public CausalStage<Igpt> {
+ public:
+  IgptStage(const Config& config, uint64_t seed, Options on)
+      : CausalStage(config, config.train_igpt, "igpt", Igpt(config.igpt_config(), config.causal, on), seed, on) {}
+
+ protected:
+  const CausalTransformer& transformer() const override { return model_.transformer; }
+  void prepare(const Tensor& images, Rng& rng) override {
+    Rng palette = rng.fork("palette");
+    model_.palette.fit(model_.shrink(images), palette);
+  }
+  Tensor encode(const Tensor& images) const override { return model_.codes(images); }
+  Tensor decode(const Tensor& codes) const override { return model_.image(codes); }
+};
+
+}  // namespace
+
+std::unique_ptr<Stage> make_gpt_stage(const Config& config, const TrainOptions& options) {
+  check_as(ErrorKind::usage, !options.tokenizer.empty(),
+           "train gpt: --tokenizer RUN is missing (the run folder of `addp train vit-vqgan` or `addp train vqgan`)");
+  const Options on = network_options(options.common);
+  auto tokenizer = load_tokenizer(options.tokenizer, on);
+  check_fits(*tokenizer, config, options.tokenizer);
+  return std::make_unique<GptStage>(config, std::move(tokenizer), options.common.seed, on);
+}
+
+std::unique_ptr<Stage> make_igpt_stage(const Config& config, const TrainOptions& options) {
+  return std::make_unique<IgptStage>(config, options.common.seed, network_options(options.common));
+}
+
+}  // namespace addp

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 namespace addp {
 namespace {
@@ -136,12 +137,46 @@ void erase_rectangle(int64_t size, Rng& rng, float* planes) {
   }
 }
 
-void prepare_image(Image image, int64_t size, const Augmentation& augmentation, Rng& rng, float* planes) {
+Placement prepare_image(Image image, int64_t size, const Augmentation& augmentation, Rng& rng, float* planes) {
+  const int64_t height = image.height, width = image.width;
   image = pad_to(std::move(image), size);
   const Box box = augmentation.random_crop ? random_box(image, augmentation, rng) : centre_box(image);
   const bool flip = augmentation.flip && rng.uniform() < 0.5;
   resize_box(image, box, size, flip, planes);
   if (augmentation.erasing > 0 && rng.uniform() < augmentation.erasing) erase_rectangle(size, rng, planes);
+  const int64_t above = (image.height - height) / 2, before = (image.width - width) / 2;  // padding
+  return {{box.top - above, box.left - before, box.height, box.width}, flip};
+}
+
+void place_mask(const std::vector<uint8_t>& mask, int64_t height, int64_t width, const Placement& placement,
+                int64_t size, int64_t* target) {
+  const Box& box = placement.box;
+  const auto source = [size](int64_t i, int64_t begin, int64_t extent) {
+    return begin + (2 * i + 1) * extent / (2 * size);  // the pixel under the middle of pixel i
+  };
+  for (int64_t y = 0; y < size; ++y) {
+    const int64_t row = source(y, box.top, box.height);
+    for (int64_t x = 0; x < size; ++x) {
+      const int64_t column = source(placement.flip ? size - 1 - x : x, box.left, box.width);
+      const bool inside = row >= 0 && row < height && column >= 0 && column < width;
+      target[y * size + x] = inside ? mask[static_cast<size_t>(row * width + column)] : 0;
+    }
+  }
+}
+
+std::vector<ObjectBox> place_boxes(const std::vector<ObjectBox>& boxes, const Placement& placement, int64_t size) {
+  const double side = static_cast<double>(size);
+  const double across = side / static_cast<double>(placement.box.width);
+  const double down = side / static_cast<double>(placement.box.height);
+  std::vector<ObjectBox> placed;
+  for (ObjectBox box : boxes) {
+    const double left = static_cast<double>(placement.box.left), top = static_cast<double>(placement.box.top);
+    box.x0 = std::clamp((box.x0 - left) * across, 0.0, side), box.x1 = std::clamp((box.x1 - left) * across, 0.0, side);
+    box.y0 = std::clamp((box.y0 - top) * down, 0.0, side), box.y1 = std::clamp((box.y1 - top) * down, 0.0, side);
+    if (placement.flip) std::tie(box.x0, box.x1) = std::pair(side - box.x1, side - box.x0);
+    if (box.x1 - box.x0 >= 1 && box.y1 - box.y0 >= 1) placed.push_back(box);
+  }
+  return placed;
 }
 
 Tensor normalize(const Tensor& images, const std::array<double, 3>& mean, const std::array<double, 3>& std) {

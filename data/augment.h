@@ -4,6 +4,7 @@
 #include <array>
 
 #include "data/image.h"
+#include "tensor/boxes.h"
 #include "tensor/random.h"
 
 namespace addp {
@@ -20,6 +21,13 @@ struct Augmentation {
 // A part of an image, in pixels.
 struct Box {
   int64_t top, left, height, width;
+};
+
+// How a prepared image of size x size lies in its source: the box, which may begin before the source where that was
+// padded, is scaled to the whole and then mirrored.
+struct Placement {
+  Box box;
+  bool flip = false;
 };
 
 // The largest square in the middle.
@@ -43,7 +51,14 @@ void resize_box(const Image& image, const Box& box, int64_t size, bool flip, flo
 void erase_rectangle(int64_t size, Rng& rng, float* planes);
 
 // Padding, then the random box or the centre one, then resizing, flipping and erasing.
-void prepare_image(Image image, int64_t size, const Augmentation& augmentation, Rng& rng, float* planes);
+// Returns where the pixels came from.
+Placement prepare_image(Image image, int64_t size, const Augmentation& augmentation, Rng& rng, float* planes);
+
+// What belongs to an image follows its pixels. mask: height x width -> target: [size, size], nearest neighbour, 0 where
+// the image was padded. Boxes are clipped; those with less than a pixel left in either direction are dropped.
+void place_mask(const std::vector<uint8_t>& mask, int64_t height, int64_t width, const Placement& placement,
+                int64_t size, int64_t* target);
+std::vector<ObjectBox> place_boxes(const std::vector<ObjectBox>& boxes, const Placement& placement, int64_t size);
 
 inline constexpr std::array<double, 3> kImageNetMean = {0.485, 0.456, 0.406};
 inline constexpr std::array<double, 3> kImageNetStd = {0.229, 0.224, 0.225};

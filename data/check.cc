@@ -16,7 +16,8 @@ void check_samples(const Dataset& dataset, DatasetReport& report) {
   std::vector<std::string> gray_files, colour_files;
   for (int64_t i = 0; i < dataset.size(); ++i) {
     try {
-      const auto [image, label] = dataset.read(i);
+      const Sample sample = dataset.read(i);
+      const Image& image = sample.image;
       const auto [shorter, longer] = std::minmax(image.height, image.width);
       if (shorter < kTinySide) {
         report.findings.push_back({dataset.where(i), concat_text("tiny: ", image.width, "x", image.height, " pixels")});
@@ -25,7 +26,7 @@ void check_samples(const Dataset& dataset, DatasetReport& report) {
       report.max_side = std::max(report.max_side, longer);
       (image.channels == 1 ? gray_files : colour_files).push_back(dataset.where(i));
       ++report.images;
-      ++report.class_counts.at(label);
+      ++report.class_counts.at(sample.label);
     } catch (const Error& error) {
       report.findings.push_back(to_finding(dataset.where(i), error));
     }

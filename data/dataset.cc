@@ -1,5 +1,5 @@
 // Which kind of data set a name or a folder is.
-#include "data/dataset.h"
+#include "data/scenes.h"
 
 #include <filesystem>
 
@@ -9,6 +9,7 @@ namespace {
 
 constexpr const char* kFashionMnistFolder = "/usr/share/datasets/fashion-mnist";
 constexpr int64_t kShapesTrain = 20000, kShapesTest = 2000;
+constexpr int64_t kScenesTrain = 20000, kScenesTest = 1000;
 
 bool has_idx_files(const fs::path& folder) {
   std::error_code ignored;
@@ -27,6 +28,14 @@ bool has_cifar_files(const fs::path& folder) {
   return false;
 }
 
+std::shared_ptr<const Dataset> open_fashion_mnist(Split split) {
+  std::error_code ignored;
+  check_as(ErrorKind::data, fs::is_directory(kFashionMnistFolder, ignored), "fashion-mnist: is not in ",
+           kFashionMnistFolder,
+           " (install it with: sudo apt-get install dataset-fashion-mnist; or give the folder of its four files)");
+  return open_idx(kFashionMnistFolder, split);
+}
+
 }  // namespace
 
 const char* split_name(Split split) { return split == Split::train ? "train" : "test"; }
@@ -40,17 +49,18 @@ Split parse_split(std::string_view text) {
 std::shared_ptr<const Dataset> open_dataset(const std::string& spec, Split split, int64_t image_size) {
   if (spec == "shapes") return make_shapes(split == Split::train ? kShapesTrain : kShapesTest, split, image_size);
   std::error_code ignored;
-  if (spec == "fashion-mnist") {
-    check_as(ErrorKind::data, fs::is_directory(kFashionMnistFolder, ignored), "fashion-mnist: is not in ",
-             kFashionMnistFolder,
-             " (install it with: sudo apt-get install dataset-fashion-mnist; or give the folder of its four files)");
-    return open_idx(kFashionMnistFolder, split);
+  if (spec == "fashion-mnist") return open_fashion_mnist(split);
+  if (spec == "scenes") {
+    return make_scenes(open_fashion_mnist(split), split == Split::train ? kScenesTrain : kScenesTest, split,
+                       image_size);
   }
   check_as(ErrorKind::data, fs::exists(spec, ignored), spec,
-           ": no such folder, and no data set of that name (shapes and fashion-mnist are known)");
+           ": no such folder, and no data set of that name (shapes, fashion-mnist and scenes are known)");
   check_as(ErrorKind::data, fs::is_directory(spec, ignored), spec, ": is a file, a folder with a data set is expected");
   if (has_idx_files(spec)) return open_idx(spec, split);
   if (has_cifar_files(spec)) return open_cifar(spec, split);
+  if (fs::exists(fs::path(spec) / "classes.txt", ignored)) return open_mask_folder(spec, split);
+  if (fs::is_directory(fs::path(spec) / "annotations", ignored)) return open_coco(spec, split);
   return open_folder(spec, split);
 }
 

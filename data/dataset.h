@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/image.h"
+#include "tensor/boxes.h"
 
 namespace addp {
 
@@ -16,9 +17,14 @@ const char* split_name(Split split);
 // "train" or "test"; throws Error(usage) for anything else.
 Split parse_split(std::string_view text);
 
+// Pixels of class masks: 0 is background, c + 1 is class c.
+inline constexpr uint8_t kUnjudged = 255;  // neither learned nor counted
+
 struct Sample {
   Image image;
-  int64_t label = 0;  // in [0, classes)
+  int64_t label = 0;                  // in [0, classes)
+  std::vector<uint8_t> mask = {};     // one class a pixel, row by row; empty where the data set has none
+  std::vector<ObjectBox> boxes = {};  // in any order
 };
 
 // Something wrong or odd, and where.
@@ -41,11 +47,13 @@ class Dataset {
 
   std::string name;
   std::vector<std::string> class_names;
-  std::vector<Finding> remarks;  // odd, but no reason to refuse; `addp data check` shows them
+  bool has_masks = false, has_boxes = false;  // what every sample comes with
+  std::vector<Finding> remarks;               // odd, but no reason to refuse; `addp data check` shows them
 };
 
-// spec: "shapes", "fashion-mnist" (where Debian's package puts it), or a folder, whose kind is recognised: IDX files,
-// CIFAR-10 or CIFAR-100 binaries, or images in one sub-folder a class. image_size is used by `shapes` only.
+// spec: "shapes", "fashion-mnist" (where Debian's package puts it), "scenes" (drawn from it), or a folder, whose kind
+// is recognised: IDX files, CIFAR-10 or CIFAR-100 binaries, images with class masks, COCO annotations, or images in one
+// sub-folder a class. image_size is used by `shapes` and `scenes` only.
 // Throws Error(data) with what is missing and what to do about it.
 std::shared_ptr<const Dataset> open_dataset(const std::string& spec, Split split, int64_t image_size = 32);
 
@@ -60,6 +68,15 @@ std::shared_ptr<const Dataset> open_cifar(const std::string& folder, Split split
 // A folder with one sub-folder a class, sorted by name; images directly in it make a single class. With a sub-folder
 // `train` beside `test` or `val` these are the splits; otherwise every tenth image of a class is for testing.
 std::shared_ptr<const Dataset> open_folder(const std::string& folder, Split split);
+
+// Images with class masks, for segmentation: images/NAME.png or .jpg beside masks/NAME.png, which are gray and of the
+// image's size (0 background, 1.. the classes, 255 not judged), in the folder or in its sub-folders train and test or
+// val; classes.txt names the classes, one a line, the first is number 1.
+std::shared_ptr<const Dataset> open_mask_folder(const std::string& folder, Split split);
+
+// Images with boxes in COCO's layout: annotations/instances_NAME.json beside the folder NAME of its images, where NAME
+// begins with train, and with val or test. Categories are numbered in the order of their ids; crowds are left out.
+std::shared_ptr<const Dataset> open_coco(const std::string& folder, Split split);
 
 // Drawn, coloured, turned shapes (circle, square, triangle, star, ring, cross, heart, moon) on a shaded background of
 // image_size x image_size pixels. Image `index` depends on (split, index) only; its class is index mod 8.

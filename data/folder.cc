@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "data/dataset.h"
+#include "data/folder_files.h"
 #include "data/image_format.h"
 
 namespace addp {
 namespace fs = std::filesystem;
 namespace {
-
-constexpr size_t kHoldOut = 10;
 
 class FolderDataset : public Dataset {
  public:
@@ -28,20 +26,6 @@ class FolderDataset : public Dataset {
   };
   std::vector<File> files;
 };
-
-bool is_hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
-
-// Sorted, so that numbering does not depend on the file system.
-std::vector<fs::path> list_folder(const fs::path& folder) {
-  std::error_code error;
-  std::vector<fs::path> entries;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    if (!is_hidden(it->path())) entries.push_back(it->path());
-  }
-  check_as(ErrorKind::data, !error, folder.string(), ": cannot be listed (", error.message(), ")");
-  std::sort(entries.begin(), entries.end());
-  return entries;
-}
 
 // All images in a folder and below it (links to folders are not followed), sorted. Whatever else is there goes to
 // `remarks`.
@@ -72,26 +56,6 @@ std::vector<std::string> list_classes(const fs::path& folder) {
     if (fs::is_directory(path, ignored)) names.push_back(path.filename().string());
   }
   return names;
-}
-
-// The folder that holds a split's classes; the given one itself when it has no `train` in it.
-fs::path split_folder(const fs::path& folder, Split split) {
-  std::error_code ignored;
-  if (!fs::is_directory(folder / "train", ignored)) return folder;
-  if (split == Split::train) return folder / "train";
-  for (const char* name : {"test", "val"}) {
-    if (fs::is_directory(folder / name, ignored)) return folder / name;
-  }
-  fail(ErrorKind::data, folder.string(), ": has a sub-folder train, but neither test nor val");
-}
-
-// Of a class without separate folders, the images of one split: every tenth is for testing.
-std::vector<std::string> hold_out(const std::vector<std::string>& images, Split split) {
-  std::vector<std::string> chosen;
-  for (size_t i = 0; i < images.size(); ++i) {
-    if ((i % kHoldOut == kHoldOut - 1) == (split == Split::test)) chosen.push_back(images[i]);
-  }
-  return chosen;
 }
 
 void add_class(FolderDataset& dataset, const fs::path& folder, int64_t label, bool separate, Split split) {

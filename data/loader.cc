@@ -8,6 +8,25 @@
 
 namespace addp {
 
+Batch empty_batch(const Dataset& dataset, int64_t count, int64_t size) {
+  const Options integers = {DType::i64, Device::cpu};
+  Batch batch{empty({count, 3, size, size}), empty({count}, integers)};
+  if (dataset.has_masks) batch.masks = empty({count, size, size}, integers);
+  if (dataset.has_boxes) batch.boxes.resize(static_cast<size_t>(count));
+  return batch;
+}
+
+void put_sample(Batch& batch, int64_t i, Sample sample, const Augmentation& augmentation, Rng& rng) {
+  const int64_t size = batch.images.dim(2), height = sample.image.height, width = sample.image.width;
+  const Placement placement =
+      prepare_image(std::move(sample.image), size, augmentation, rng, batch.images.ptr<float>() + i * 3 * size * size);
+  batch.labels.ptr<int64_t>()[i] = sample.label;
+  if (batch.masks.defined()) {
+    place_mask(sample.mask, height, width, placement, size, batch.masks.ptr<int64_t>() + i * size * size);
+  }
+  if (!batch.boxes.empty()) batch.boxes[static_cast<size_t>(i)] = place_boxes(sample.boxes, placement, size);
+}
+
 BatchMaker::BatchMaker(std::shared_ptr<const Dataset> dataset, const LoaderOptions& options)
     : dataset_(std::move(dataset)), options_(options) {
   const int64_t n = dataset_->size(), batch = options_.batch_size;
@@ -33,15 +52,13 @@ Batch BatchMaker::make(int64_t step) {
   }
   const int64_t begin = step % steps_per_epoch_ * options_.batch_size;
   const int64_t count = std::min(options_.batch_size, dataset_->size() - begin);
-  Batch batch{empty({count, 3, size, size}), empty({count}, {DType::i64, Device::cpu}), step, epoch};
+  Batch batch = empty_batch(*dataset_, count, size);
+  batch.step = step, batch.epoch = epoch;
   const Rng epoch_rng = Rng(options_.seed).fork("augmentation").fork(static_cast<uint64_t>(epoch));
   for (int64_t i = 0; i < count; ++i) {
     const int64_t index = order_[begin + i];
-    Sample sample = dataset_->read(index);
     Rng rng = epoch_rng.fork(static_cast<uint64_t>(index));
-    prepare_image(std::move(sample.image), size, options_.augmentation, rng,
-                  batch.images.ptr<float>() + i * 3 * size * size);
-    batch.labels.ptr<int64_t>()[i] = sample.label;
+    put_sample(batch, i, dataset_->read(index), options_.augmentation, rng);
   }
   return batch;
 }

@@ -26,7 +26,14 @@ struct Batch {
   Tensor images;  // [B, 3, image_size, image_size] f32 in [0, 1]
   Tensor labels;  // [B] i64
   int64_t step = 0, epoch = 0;
+  Tensor masks = {};                               // [B, image_size, image_size] i64, where the data set has masks
+  std::vector<std::vector<ObjectBox>> boxes = {};  // of each image, where the data set has boxes
 };
+
+// A batch of `count` images of a data set, to be filled by put_sample.
+Batch empty_batch(const Dataset& dataset, int64_t count, int64_t image_size);
+// Prepares a sample as image i of a batch, with its label, mask and boxes.
+void put_sample(Batch& batch, int64_t i, Sample sample, const Augmentation& augmentation, Rng& rng);
 
 // Makes any batch on demand, without a thread: for evaluation, and the Loader's core. Not for use by several threads.
 class BatchMaker {

@@ -16,6 +16,8 @@ Subset::Subset(std::shared_ptr<const Dataset> all, std::vector<int64_t> indices)
   }
   name = all_->name;
   class_names = all_->class_names;
+  has_masks = all_->has_masks;
+  has_boxes = all_->has_boxes;
   remarks = all_->remarks;
 }
 

@@ -9,14 +9,9 @@ namespace addp {
 namespace {
 
 Batch read_strided(const Dataset& data, int64_t begin, int64_t count, int64_t stride, int64_t size) {
-  Batch batch{empty({count, 3, size, size}), empty({count}, {DType::i64, Device::cpu})};
+  Batch batch = empty_batch(data, count, size);
   Rng unused(0);
-  for (int64_t i = 0; i < count; ++i) {
-    Sample sample = data.read(begin + i * stride);
-    batch.labels.ptr<int64_t>()[i] = sample.label;
-    prepare_image(std::move(sample.image), size, Augmentation(), unused,
-                  batch.images.ptr<float>() + i * 3 * size * size);
-  }
+  for (int64_t i = 0; i < count; ++i) put_sample(batch, i, data.read(begin + i * stride), Augmentation(), unused);
   return batch;
 }
 

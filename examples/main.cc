@@ -33,7 +33,7 @@ void add_common(CLI::App* app, CommonOptions& o) {
   app->add_option("--seed", o.seed, "every random number follows from it")->capture_default_str();
 }
 
-constexpr const char* kDataHelp = "fashion-mnist, shapes, or a folder (IDX, CIFAR, or one sub-folder per class)";
+constexpr const char* kDataHelp = "fashion-mnist, shapes, scenes, or a folder (IDX, CIFAR, or one sub-folder per class)";
 
 // Of commands that use a trained run.
 void add_run_data(CLI::App* app, DataOptions& o) {

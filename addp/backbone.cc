@@ -104,4 +104,11 @@ Tensor resize_positions(const Tensor& positions, int64_t to) {
   return addp::to(from_vector(out, {1, 1 + to * to, D}), positions.options());
 }
 
+Tensor resize_grid_positions(const Tensor& positions, int64_t to) {
+  const NoGrad no_grad;
+  const Var class_row(zeros({1, 1, positions.dim(2)}, positions.options()));
+  const Tensor resized = resize_positions(concat({class_row, Var(positions)}, 1).value(), to);
+  return slice(Var(resized), 1, 1, resized.dim(1)).value();
+}
+
 }  // namespace addp

@@ -57,5 +57,6 @@ class EncoderBackbone : public Backbone {
 // that is resized to `to` x `to`, bicubic as torch.nn.functional.interpolate(align_corners=False).
 // positions: [1, 1 + from^2, D] -> [1, 1 + to^2, D]
 Tensor resize_positions(const Tensor& positions, int64_t to);
+Tensor resize_grid_positions(const Tensor& positions, int64_t to);  // no class token: [1, from^2, D] -> [1, to^2, D]
 
 }  // namespace addp

@@ -3,15 +3,19 @@
 #include <filesystem>
 
 #include "examples/frozen.h"
+#include "examples/token_backbones.h"
 
 namespace addp {
 
+static bool reads_tokens(const std::string& stage) { return stage == "predictor" || stage == "gpt" || stage == "igpt"; }
+
 Config config_of_encoder(const std::string& run_folder) {
   check_as(ErrorKind::usage, std::filesystem::is_directory(run_folder), "--encoder: ", run_folder,
-           " is no folder; expected a run of `addp train addp`, or none");
+           " is no folder; expected a run of `addp train addp` or of a neighbour, or none");
   const RunConfig run = read_run_config(run_folder);
-  check_as(ErrorKind::usage, run.stage == "addp", "--encoder: ", run_folder, " is a run of stage ", run.stage,
-           ", which has no encoder; expected addp");
+  const bool has_encoder = run.stage == "addp" || reads_tokens(run.stage);
+  check_as(ErrorKind::usage, has_encoder, "--encoder: ", run_folder, " is a run of stage ", run.stage,
+           ", which has no encoder; expected addp, predictor, gpt or igpt");
   const Config recipes = preset(run.config.preset);
   Config config = run.config;
   config.finetune = recipes.finetune;
@@ -21,11 +25,13 @@ Config config_of_encoder(const std::string& run_folder) {
 
 std::unique_ptr<Backbone> backbone_of_run(const std::string& run_folder, const Config& config,
                                           const BackboneOptions& backbone, const Rng& rng, Options options) {
-  auto encoder = std::make_unique<EncoderBackbone>(config, backbone, rng, options);
   if (run_folder != kNoEncoder) {
     config_of_encoder(run_folder);  // refuses folders without an encoder
-    encoder->start_from(load_addp(run_folder, options)->encoder);
+    const RunConfig run = read_run_config(run_folder);
+    if (reads_tokens(run.stage)) return token_backbone(run_folder, run, backbone, options);
   }
+  auto encoder = std::make_unique<EncoderBackbone>(config, backbone, rng, options);
+  if (run_folder != kNoEncoder) encoder->start_from(load_addp(run_folder, options)->encoder);
   return encoder;
 }
 

@@ -1,4 +1,4 @@
-// The encoder of a pre-trained run, whatever system it belongs to, as recognition uses it: today runs of `train addp`.
+// The encoder of a pre-trained run, whatever system it belongs to, as recognition uses it.
 // A new system derives from Backbone (addp/backbone.h) and gets its line in backbone_of_run.
 #pragma once
 #include <memory>

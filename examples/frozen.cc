@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "addp/backbone.h"
 #include "autograd/ops.h"
 #include "examples/run_folder.h"
 #include "nn/state_dict.h"
@@ -59,9 +60,11 @@ template <class Network>
 class NetworkTokenizer : public Tokenizer {
  public:
   template <class Sizes>
-  NetworkTokenizer(const Sizes& sizes, int64_t codes, int64_t patch_size, const std::string& run_folder, Options on)
-      : network_(sizes, on), codes_(codes), patch_size_(patch_size) {
-    load_frozen(network_, run_folder);
+  NetworkTokenizer(const Sizes& sizes, const Config& config, const StateDict& weights, const std::string& file,
+                   Options on)
+      : network_(sizes, on), codes_(config.codes()), patch_size_(config.patch_size) {
+    load_state_dict(network_, weights, {file});
+    set_trainable(network_, false);
   }
 
   Tensor encode(const Tensor& images) const override { return network_.encode_codes(Var(images)); }
@@ -86,17 +89,20 @@ void check_codes(int64_t codes, int64_t patch_size, const Config& config, const 
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> load_tokenizer(const std::string& run_folder, Options options) {
+std::unique_ptr<Tokenizer> load_tokenizer(const std::string& run_folder, Options options, int64_t image_size) {
   check_as(ErrorKind::usage, std::filesystem::is_directory(run_folder), run_folder,
            ": is no folder; expected a run of `addp train vqgan` or `addp train vit-vqgan`");
   const RunConfig run = read_run_config(run_folder);
-  const Config& c = run.config;
-  if (run.stage == "vqgan")
-    return std::make_unique<NetworkTokenizer<Vqgan>>(c.vqgan, c.codes(), c.patch_size, run_folder, options);
-  check_as(ErrorKind::usage, run.stage == "vit-vqgan", run_folder, ": is a run of stage ", run.stage,
-           ", expected vqgan or vit-vqgan");
-  return std::make_unique<NetworkTokenizer<VitVqgan>>(c.vit_vqgan_config(), c.codes(), c.patch_size, run_folder,
-                                                      options);
+  check_as(ErrorKind::usage, run.stage == "vqgan" || run.stage == "vit-vqgan", run_folder, ": is a run of stage ",
+           run.stage, ", expected vqgan or vit-vqgan");
+  Config c = run.config;
+  const std::string file = weights_file(run_folder);
+  StateDict weights = read_safetensors(file).tensors;
+  if (run.stage == "vqgan") return std::make_unique<NetworkTokenizer<Vqgan>>(c.vqgan, c, weights, file, options);
+  if (image_size > 0) c.image_size = image_size;
+  for (const char* name : {"pos_embed", "decoder_pos_embed"})
+    weights[name] = resize_grid_positions(weights.at(name), c.grid());
+  return std::make_unique<NetworkTokenizer<VitVqgan>>(c.vit_vqgan_config(), c, weights, file, options);
 }
 
 void check_fits(const Vqgan& vqgan, const Config& config, const std::string& run_folder) {

@@ -30,7 +30,8 @@ class Tokenizer {
   virtual int64_t patch_size() const = 0;                 // pixels a code covers in each direction
   virtual StateDict weights() = 0;
 };
-std::unique_ptr<Tokenizer> load_tokenizer(const std::string& run_folder, Options options);  // vqgan or vit-vqgan
+// Of a run of vqgan or vit-vqgan. image_size: of the images that it is going to read; 0: the run's.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::string& run_folder, Options options, int64_t image_size = 0);
 
 // Throw Error(checkpoint) unless the network gives the codes that a configuration's transformers expect.
 void check_fits(const Vqgan& vqgan, const Config& config, const std::string& run_folder);

@@ -46,13 +46,17 @@ Var CausalTransformer::loss(const Var& logits, const Tensor& codes) const {
   return cross_entropy(logits, codes, Tensor(), 0);
 }
 
+Var CausalTransformer::read(const Tensor& codes, int64_t layers, const Mode& mode) const {
+  Var x = dropout(embed(codes), config.dropout, mode);
+  for (size_t i = 0; i < static_cast<size_t>(layers); ++i) x = blocks[i](x, mode);
+  return concat({slice(x, 1, 1, config.tokens), slice(x, 1, config.tokens - 1, config.tokens)}, 1);
+}
+
 Tensor CausalTransformer::features(const Tensor& codes) const {
   const NoGrad no_grad;
-  Var x = embed(codes);
   const auto layer = static_cast<size_t>(config.layer());
-  for (size_t i = 0; i < layer; ++i) x = blocks[i](x);
-  x = layer < blocks.size() ? blocks[layer].norm1(x) : norm(x);
-  return concat({slice(x, 1, 1, config.tokens), slice(x, 1, config.tokens - 1, config.tokens)}, 1).value();
+  const Var x = read(codes, config.layer());
+  return (layer < blocks.size() ? blocks[layer].norm1(x) : norm(x)).value();
 }
 
 Tensor CausalTransformer::next_logits(const Tensor& codes, int64_t B, std::vector<KeyValues>& past) const {

@@ -40,8 +40,10 @@ struct CausalTransformer {
   // Mean over all places of the cross entropy, in nats. -> []
   Var loss(const Var& logits, const Tensor& codes) const;
 
-  // The representation: what block layer() reads after its norm. Place l has just read code l; the last code is never
-  // read, so its place holds the state that tells it. codes: [B, L] -> [B, L, D], nothing recorded.
+  // What the first `layers` blocks make of each place. Place l has just read code l; the last code is never read, so
+  // its place holds the state that tells it. codes: [B, L] -> [B, L, D]
+  Var read(const Tensor& codes, int64_t layers, const Mode& mode = {}) const;
+  // The representation: read() at config.layer(), after the next block's norm. -> [B, L, D], nothing recorded.
   Tensor features(const Tensor& codes) const;
 
   // Reads one place more and tells the next. codes: [B], the code at the latest place, undefined at the start;

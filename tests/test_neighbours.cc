@@ -4,6 +4,7 @@
 
 #include "data/image.h"
 #include "examples/systems.h"
+#include "examples/token_backbones.h"
 #include "nn/vit_vqgan.h"
 #include "tests/compare.h"
 #include "tests/drive.h"
@@ -204,6 +205,41 @@ TEST_CASE("systems: features at each token, the start weights as the control") {
     CHECK(drawn.shape() == images.view(0, {2, 3, 16, 16}).shape());
     CHECK(largest_difference(drawn, clamp(Var(drawn), 0, 1).value()) == 0);
   }
+}
+
+TEST_CASE(
+    "recognition: every neighbour is a backbone; its tokens follow its run's weights and any multiple of its size") {
+  const Neighbours& n = neighbours();
+  Rng rng(7);
+  for (const std::string& run : {n.gpt, n.igpt, tiny_pipeline().predictor}) {
+    INFO(run);
+    const RunConfig config = read_run_config(run);
+    const Var image(rng.uniform({2, 3, 16, 16}));
+    const auto backbone = token_backbone(run, config, {}, Options());
+    const Var tokens = backbone->patch_tokens(image, {});
+    REQUIRE(tokens.shape() == Shape{2, backbone->grid * backbone->grid, 32});
+    // MAGE's representation is what the backbone gives; causal models are fine-tuned whole, their features lie within.
+    if (config.stage == "predictor")
+      CHECK(largest_difference(tokens.value(), open_system(run, Options())->tokens(image.value())) < 1e-5);
+    backward(mean(square(tokens)));
+    int64_t trained = 0;
+    backbone->visit("", [&](const std::string& name, Var& var, Role role) {
+      if (role == Role::buffer || !var.grad().defined()) return;
+      CHECK_MESSAGE(all_finite(var.grad()), name);
+      trained += var.numel();
+    });
+    CHECK(trained > 2 * 12 * 32 * 32);  // two blocks and more
+
+    const auto larger = token_backbone(run, config, {.image_size = 32}, Options());
+    CHECK(larger->grid == 2 * backbone->grid);
+    CHECK(larger->patch_tokens(Var(rng.uniform({1, 3, 32, 32})), {}).shape() ==
+          Shape{1, 4 * backbone->grid * backbone->grid, 32});
+  }
+  CHECK_THROWS_AS(token_backbone(n.vit_vqgan, read_run_config(n.vit_vqgan), {}, Options()), Error);
+  const ScratchFolder folder;
+  for (const std::string& run : {n.gpt, n.igpt, tiny_pipeline().predictor})
+    run_well({"train", "finetune", "--data", "shapes", "--limit", "64", "--encoder", run, "--run",
+              folder / fs::path(run).filename().string(), "--steps", "3"});
 }
 
 TEST_CASE("program: neighbours say what they need") {

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kCodesPerVector = cpu::kLanes<double>;
 
-// The codebook in double, eight codes side by side: [K / 8, D, 8]; missing codes repeat the last one.
+// The codebook in double, V = kCodesPerVector codes side by side: [K / V, D, V]; missing codes repeat the last one.
 template <class T>
 std::vector<double> packed_codebook(const T* codebook, int64_t K, int64_t D) {
   const int64_t blocks = (K + kCodesPerVector - 1) / kCodesPerVector;
@@ -61,7 +61,8 @@ void nearest_codes(Cpu, int64_t* code, const T* z, const T* codebook, int64_t N,
         for (int64_t d = 0; d < D; ++d) rows[d * kRows + r] = from[d];
       }
       Nearest nearest[kRows];
-      VecI64 numbers{0, 1, 2, 3, 4, 5, 6, 7};
+      VecI64 numbers{};
+      for (int64_t l = 0; l < kCodesPerVector; ++l) numbers[l] = l;
       for (int64_t b = 0; b < blocks; ++b, numbers += kCodesPerVector) {
         VecD distance[kRows] = {};
         for (int64_t d = 0; d < D; ++d) {

@@ -1,7 +1,8 @@
-// Vectors of 64 bytes for the CPU kernels, through the compiler's vector types: one register with AVX-512, two with
-// AVX2. for_vectors walks an array and hands the ragged end to the same code. Each lane of a sum is accumulated on its
-// own and the lanes meet in a fixed tree, so the order of summation never changes. float has its own exp and erf;
-// double uses the standard library's.
+// Vectors for the CPU kernels, through the compiler's vector types, one register wide: 64 bytes with AVX-512, 32 with
+// AVX, else 16 (GCC 12 takes comparisons of wider ones apart, lane by lane). for_vectors walks an array and hands the
+// ragged end to the same code. Each lane of a sum is accumulated on its own and the lanes meet in a fixed tree, so the
+// order of summation never changes on one instruction set. float has its own exp and erf; double uses the standard
+// library's.
 #pragma once
 #include <bit>
 #include <cmath>
@@ -19,10 +20,17 @@ inline constexpr int64_t kGrain = 16384;
 // Rows of D elements that make a task.
 inline int64_t row_grain(int64_t D) { return D >= kGrain ? 1 : D > 0 ? kGrain / D : kGrain; }
 
-typedef float VecF __attribute__((vector_size(64)));
-typedef double VecD __attribute__((vector_size(64)));
-typedef int32_t VecI32 __attribute__((vector_size(64)));
-typedef int64_t VecI64 __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+inline constexpr int64_t kVecBytes = 64;
+#elif defined(__AVX__)
+inline constexpr int64_t kVecBytes = 32;
+#else
+inline constexpr int64_t kVecBytes = 16;
+#endif
+typedef float VecF __attribute__((vector_size(kVecBytes)));
+typedef double VecD __attribute__((vector_size(kVecBytes)));
+typedef int32_t VecI32 __attribute__((vector_size(kVecBytes)));
+typedef int64_t VecI64 __attribute__((vector_size(kVecBytes)));
 
 template <class T>
 struct VecOf;
@@ -40,7 +48,7 @@ template <class T>
 using Vec = typename VecOf<T>::type;
 
 template <class T>
-inline constexpr int64_t kLanes = 64 / sizeof(T);
+inline constexpr int64_t kLanes = kVecBytes / sizeof(T);
 // "All lanes", as a type, so that whole vectors need no tests.
 template <class T>
 using AllLanes = std::integral_constant<int64_t, kLanes<T>>;
@@ -107,10 +115,10 @@ inline T max_lanes(Vec<T> v) {
   return best;
 }
 
-// Eight elements as doubles.
+// As many elements as a VecD has lanes, as doubles.
 inline VecD load_double(const double* p) { return load<double>(p, AllLanes<double>{}); }
 inline VecD load_double(const float* p) {
-  typedef float Half __attribute__((vector_size(32)));
+  typedef float Half __attribute__((vector_size(kVecBytes / 2)));
   Half v;
   std::memcpy(&v, p, sizeof(v));
   return __builtin_convertvector(v, VecD);
@@ -119,7 +127,7 @@ inline VecD load_double(const float* p) {
 // sum over i < n of f(x[i]), accumulated in double. f takes a VecD.
 template <class T, class F>
 inline double sum_double(const T* x, int64_t n, F&& f) {
-  constexpr int64_t kStep = kLanes<double>, kChains = 4;  // independent additions in flight
+  constexpr int64_t kStep = kLanes<double>, kChains = kVecBytes == 64 ? 4 : 8;  // additions in flight
   VecD chains[kChains] = {};
   int64_t i = 0;
   for (; i + kChains * kStep <= n; i += kChains * kStep) {
@@ -131,7 +139,10 @@ inline double sum_double(const T* x, int64_t n, F&& f) {
     for (int64_t l = 0; l < lanes; ++l) tail[l] = x[i + l];
     chains[0] += keep<double>(f(tail), lanes);
   }
-  return sum_lanes<double>((chains[0] + chains[1]) + (chains[2] + chains[3]));
+  for (int64_t apart = 1; apart < kChains; apart *= 2) {
+    for (int64_t c = 0; c < kChains; c += 2 * apart) chains[c] += chains[c + apart];
+  }
+  return sum_lanes<double>(chains[0]);
 }
 template <class T>
 inline double sum_double(const T* x, int64_t n) {

@@ -41,7 +41,7 @@ LESSONS := $(patsubst examples/%.cc,$(BUILD)/%,$(LESSON_SOURCES))
 # What a Debian machine needs besides g++, make and git; each package's reason is in README.md.
 PACKAGES := libstb-dev doctest-dev libcli11-dev nlohmann-json3-dev zlib1g-dev dataset-fashion-mnist
 
-.PHONY: all setup summary program demo test bench cuda gpu-check race test-deep asan tsan format clean help
+.PHONY: all setup summary program demo test bench scaling cuda gpu-check race test-deep asan tsan format clean help
 all: $(PROGRAM) $(TESTS) $(LESSONS)
 program: $(PROGRAM)
 
@@ -49,6 +49,7 @@ help:
 	@echo "make demo    set up, build, train on Fashion-MNIST, sample, probe, write a report (about 12 minutes on two cores, the build included)"
 	@echo "make test    set up, build, run every test"
 	@echo "make bench   time every op and whole steps beside PyTorch, BENCH=\"--only step\" for some"
+	@echo "make scaling how the cost of a step grows, as tables and as plots in docs/; AXES=\"width threads\" for some"
 	@echo "make all     build the program, the tests and the lessons    make program   the program only"
 	@echo "make cuda    the same for NVIDIA GPUs, in build/cuda (needs nvcc)   make gpu-check   tests and times on a GPU"
 	@echo "make race    the tests of the CUDA kernels in the emulator's race mode   make test-deep   and under AddressSanitizer"
@@ -132,7 +133,7 @@ $(LESSONS): $(BUILD)/%: $(BUILD)/objects/examples/%.o $(LIBRARY)
 	@echo "  link $@"
 	@$(CXX) $(CXXFLAGS) $^ $(LDLIBS) -o $@
 
-$(BENCH_PROGRAM): $(call object,$(BENCH_SOURCES)) $(LIBRARY)
+$(BENCH_PROGRAM): $(call object,$(BENCH_SOURCES) $(PROGRAM_SOURCES)) $(LIBRARY)
 	@echo "  link $@"
 	@$(CXX) $(CXXFLAGS) $^ $(LDLIBS) -o $@
 
@@ -162,6 +163,10 @@ test: setup summary
 bench: setup
 	@$(MAKE) -j$(JOBS) $(BENCH_PROGRAM)
 	@python3 bench/compare.py --program $(BENCH_PROGRAM) $(BENCH)
+
+scaling: setup
+	@$(MAKE) -j$(JOBS) $(BENCH_PROGRAM)
+	@$(BENCH_PROGRAM) scaling docs $(AXES)
 
 # The whole tree for GPUs, in a folder of its own.
 cuda: setup

@@ -26,6 +26,9 @@ const Names kLinearOps = {"add",      "sub",       "affine",      "reshape",    
 const Names kReadsOutput = {"softmax", "log_softmax", "max_pool", "attention", "div"};
 const Names kReadsNoInput = {"softmax", "log_softmax", "max_pool"};
 
+// Forward writes the gradient of the logits, too; backward scales it.
+const Names kGradientInForward = {"soft_cross_entropy", "cross_entropy"};
+
 double bytes_of(const Tensor& x) { return static_cast<double>(x.bytes()); }
 
 double bytes_of(const std::vector<Var>& inputs) {
@@ -53,7 +56,8 @@ double product_flops(std::string_view op, const std::vector<Var>& inputs, const 
 Cost forward_cost(const char* op, const std::vector<Var>& inputs, const Tensor& y) {
   if (kViews.count(op)) return {};
   if (kSelections.count(op)) return {0, 2 * bytes_of(y)};
-  return {product_flops(op, inputs, y), bytes_of(inputs) + bytes_of(y)};
+  const double extra = kGradientInForward.count(op) ? bytes_of(inputs[0].value()) : 0;
+  return {product_flops(op, inputs, y), bytes_of(inputs) + bytes_of(y) + extra};
 }
 
 Cost backward_cost(const Node& node) {

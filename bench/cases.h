@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "addp/config.h"
+#include "examples/profile_report.h"
 #include "tensor/tensor.h"
 
 namespace addp {
@@ -14,8 +16,7 @@ namespace addp {
 struct BenchCase {
   std::function<double()> run;  // does the work once and returns a checksum where that costs nothing, else 0
   std::function<double()> checksum;
-  double flops = 0;  // multiplications and additions of one run; 0: not counted
-  double bytes = 0;  // least traffic to memory of one run; 0: not counted
+  HeldMemory held;  // of whole steps
 };
 
 // Entry i of input number k: sin(0.37 i + k), in f32. The same formula stands in peer.py.
@@ -25,9 +26,12 @@ Tensor bench_input(Shape shape, int k);
 // Throws Error(usage) for an unknown family or a wrong number of dims.
 BenchCase make_op_case(const std::string& family, bool backward, const std::vector<int64_t>& dims);
 
-// A whole step of a preset: vqgan, vqgan_gan, predictor, addp (training), sample (one batch, sampler.steps steps) or
-// probe (100 steps of the linear probe).
-// Weights and inputs are written to folder/*.safetensors for the peer.
-BenchCase make_step_case(const std::string& step, const std::string& preset, int64_t batch, const std::string& folder);
+// A preset with fields changed (name=value); ids follow the sizes unless they are the official ones.
+Config step_config(const std::string& preset, const std::vector<std::string>& assignments);
+
+// A whole step: vqgan, vqgan_gan, predictor, addp (training), transformer (the predictor's step on given codes), sample
+// (one batch, sampler.steps steps) or probe (100 steps of the linear probe).
+// Weights and inputs are written to folder/*.safetensors for the peer; no folder: nowhere.
+BenchCase make_step_case(const std::string& step, const Config& config, int64_t batch, const std::string& folder);
 
 }  // namespace addp

@@ -6,8 +6,9 @@ machine meets both. Before a case is timed, both sides' results are compared. Fo
 variant that may be its best (channels last or not, torch.compile or not) and the fastest counts.
     make bench                         all
     make bench BENCH="--only step"     cases whose name holds "step"; also --threads 1,2 --rounds 7 --no-compile
-Columns: our time, the peer's, their ratio (above 1: we are faster), GFLOP/s and the share of the peak that this machine
-reached in the same run (a large product that stays in registers and cache, best of our own), peak memory of whole steps.
+Columns: our time, the peer's, their ratio (above 1: we are faster); GFLOP/s as a share of the peak that fused
+multiply-adds reached in the same run, or, for ops that only stream, GB/s as a share of the copy rate; peak memory of
+whole steps. Work is counted from shapes: of products, and each input read and each output written once.
 """
 
 import argparse
@@ -106,14 +107,16 @@ def all_cases(args):
 
 
 def runs_for(side, enough):
-    """How many runs make a sample of `enough` seconds."""
+    """How many runs make a sample of `enough` seconds. The first ones are slower, so short cases are timed again."""
     once = side.ask("run 1")[0]
+    if once < 10 * enough:
+        once = side.ask("run 1")[0]
     return max(1, min(1000, int(enough / max(once, 1e-7))))
 
 
 def measure(case, ours, peers, args):
-    """-> seconds of ours, {variant: seconds}, flops."""
-    value, flops, _ = ours.ask(case["ours"])
+    """-> seconds of ours, {variant: seconds}, flops, bytes."""
+    value, flops, moved = ours.ask(case["ours"])
     for variant, side in peers.items():
         other = side.ask(case["peers"][variant])[0]
         tolerance = 1e-3 if case["kind"] == "op" else 1e-2
@@ -122,21 +125,20 @@ def measure(case, ours, peers, args):
     sides = {"ours": ours, **peers}
     counts = {}
     for name, side in sides.items():
-        side.ask("run 1")
         counts[name] = runs_for(side, args.seconds)
     times = {name: [] for name in sides}
     for _ in range(args.rounds):
         for name, side in sides.items():
             times[name].append(side.ask(f"run {counts[name]}")[0])
     medians = {name: statistics.median(t) for name, t in times.items()}
-    return medians.pop("ours"), medians, flops
+    return medians.pop("ours"), medians, flops, moved
 
 
 def peak_memory(command, request, threads):
     side = Side(command)
     side.ask(f"threads {threads}")
     side.ask(request)
-    side.ask("run 2")
+    side.ask("run 1")
     bytes_ = side.ask("memory")[0]
     side.close()
     return bytes_
@@ -175,10 +177,9 @@ def run(args):
     for threads in map(int, args.threads.split(",")):
         ours = Side(ours_command)
         ours.ask(f"threads {threads}")
-        ours.ask("op linear forward 2048 2048 2048")
-        peak = 2 * 2048**3 / min(ours.ask("run 5")[0] for _ in range(5))
-        print(f"\n{threads} threads; large matrix product {peak / 1e9:.0f} GFLOP/s", flush=True)
-        print(f"{'case':58s} {'ours':>10s} {'PyTorch':>10s} {'ratio':>6s}  {'GFLOP/s':>8s} {'share':>6s}  best variant of the peer")
+        peak, copy = ours.ask("peak")
+        print(f"\n{threads} threads; fused multiply-adds {peak / 1e9:.0f} GFLOP/s, copying {copy / 1e9:.1f} GB/s", flush=True)
+        print(f"{'case':58s} {'ours':>10s} {'PyTorch':>10s} {'ratio':>6s} {'rate':>14s} {'share':>6s}  best variant of the peer")
         peers = {}
         for case in all_cases(args):
             if args.only not in case["name"]:
@@ -189,15 +190,16 @@ def run(args):
                     peers[variant].ask(f"threads {threads}")
             began = time.time()
             try:
-                mine, others, flops = measure(case, ours, {v: peers[v] for v in case["peers"]}, args)
+                mine, others, flops, moved = measure(case, ours, {v: peers[v] for v in case["peers"]}, args)
             except RuntimeError as e:
                 print(f"{case['name']}: FAILED {e}", flush=True)
                 failed += 1
                 continue
             best = min(others, key=others.get)
             row = {"case": case["name"], "threads": threads, "ours": mine, "peer": others[best], "variant": best,
-                   "ratio": others[best] / mine, "flops": flops, "all": others}
-            rate = f"{flops / mine / 1e9:8.0f} {flops / mine / peak:6.0%}" if flops else " " * 15
+                   "ratio": others[best] / mine, "flops": flops, "bytes": moved, "peak": peak, "copy": copy, "all": others}
+            rate = (f"{flops / mine / 1e9:6.0f} GFLOP/s {flops / mine / peak:6.0%}" if flops else
+                    f"{moved / mine / 1e9:6.1f} GB/s    {moved / mine / copy:6.0%}" if moved else " " * 21)
             print(f"{case['name']:58s} {time_text(mine):>10s} {time_text(others[best]):>10s} {row['ratio']:6.2f}  {rate}  {best}",
                   end="", flush=True)
             if case["kind"] == "step":

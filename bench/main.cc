@@ -1,11 +1,15 @@
-// Our side of the benchmark: reads one request a line from standard input, answers in one line.
-//   op FAMILY forward|train DIM...      prepares a case       -> ok CHECKSUM FLOPS BYTES
+// Our side of the benchmark. Without arguments it reads one request a line from standard input, and answers in one
+// line:
+//   op FAMILY forward|train DIM...      prepares a case       -> ok CHECKSUM FLOPS BYTES (of one run)
 //   step NAME PRESET BATCH FOLDER       the same, and writes its inputs into FOLDER ("-": nowhere)
 //   run N                               runs it N times       -> ok SECONDS (of one run, the mean)
 //   threads N                           -> ok
+//   peak                                -> ok FLOP/S BYTES/S: fused multiply-adds, and copying
 //   memory                              -> ok BYTES: the process's peak above what it held when this one began
 //   quit
-// A checksum is the value of the first run. Errors answer "error TEXT".
+// A checksum is the value of the first run. Errors answer "error TEXT". With arguments:
+//   profile STEP PRESET BATCH [RUNS] [name=value ...]   a table of where time and memory of a step go
+//   scaling FOLDER [AXIS ...]                           how cost grows, as tables and plots (bench/scaling.h)
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -13,6 +17,8 @@
 #include <sstream>
 
 #include "bench/cases.h"
+#include "bench/peak.h"
+#include "bench/scaling.h"
 #include "tensor/parallel.h"
 
 namespace addp {
@@ -45,14 +51,16 @@ class Server {
       for (int64_t d = 0; in >> d;) dims.push_back(d);
       case_ = make_op_case(family, mode == "train", dims);
       case_.run();
-      out << "ok " << case_.checksum() << ' ' << case_.flops << ' ' << case_.bytes;
+      const double checksum = case_.checksum();
+      out << "ok " << checksum << cost_text();
     } else if (word == "step") {
       std::string name, preset, folder;
       int64_t batch = 0;
       in >> name >> preset >> batch >> folder;
       case_ = {};
-      case_ = make_step_case(name, preset, batch, folder == "-" ? "" : folder);
-      out << "ok " << case_.run() << " 0 0";
+      case_ = make_step_case(name, step_config(preset, {}), batch, folder == "-" ? "" : folder);
+      const double value = case_.run();
+      out << "ok " << value << cost_text();
     } else if (word == "run") {
       int64_t count = 0;
       in >> count;
@@ -67,6 +75,8 @@ class Server {
       in >> count;
       set_num_threads(count);
       out << "ok";
+    } else if (word == "peak") {
+      out << "ok " << fma_peak() << ' ' << copy_rate();
     } else if (word == "memory") {
       out << "ok " << process_memory("VmHWM") - start_bytes_;
     } else {
@@ -76,15 +86,40 @@ class Server {
   }
 
  private:
+  // FLOPs and bytes of another run.
+  std::string cost_text() const {
+    Profile profile;
+    {
+      const ProfiledStep step(&profile);
+      case_.run();
+    }
+    std::ostringstream out;
+    out.precision(17);
+    out << ' ' << profile.total_cost().flops << ' ' << profile.total_cost().bytes;
+    return out.str();
+  }
+
   int64_t start_bytes_;
   BenchCase case_;
 };
 
-}  // namespace
-}  // namespace addp
+void print_profile(const std::vector<std::string>& words) {
+  check_as(ErrorKind::usage, words.size() >= 3, "usage: profile STEP PRESET BATCH [RUNS] [name=value ...]");
+  size_t next = 3;
+  int64_t runs = 5;
+  if (next < words.size() && words[next].find('=') == std::string::npos) runs = std::stoll(words[next++]);
+  const Config config = step_config(words[1], {words.begin() + static_cast<int64_t>(next), words.end()});
+  const BenchCase one = make_step_case(words[0], config, std::stoll(words[2]), "");
+  Profile profile;
+  for (int64_t i = 0; i < 2 + runs; ++i) {
+    const ProfiledStep step(i < 2 ? nullptr : &profile);
+    one.run();
+  }
+  std::printf("%s", profile_text(profile, memory_kinds(profile.memory, one.held)).c_str());
+}
 
-int main() {
-  addp::Server server;
+int serve() {
+  Server server;
   for (std::string line; std::getline(std::cin, line) && line != "quit";) {
     try {
       std::cout << server.answer(line) << std::endl;
@@ -92,4 +127,26 @@ int main() {
       std::cout << "error " << e.what() << std::endl;
     }
   }
+  return 0;
+}
+
+int command(const std::string& name, const std::vector<std::string>& words) {
+  try {
+    if (name == "profile") return print_profile(words), 0;
+    check_as(ErrorKind::usage, name == "scaling" && !words.empty(),
+             "usage: addp_bench [profile ... | scaling FOLDER ...]");
+    measure_scaling(words[0], {words.begin() + 1, words.end()});
+    return 0;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "error: %s\n", e.what());
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace addp
+
+int main(int argc, char** argv) {
+  if (argc < 2) return addp::serve();
+  return addp::command(argv[1], {argv + 2, argv + argc});
 }

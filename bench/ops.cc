@@ -27,16 +27,7 @@ struct Family {
   const char* dims;  // their names
   std::vector<Shape> (*inputs)(const Dims&);
   Var (*forward)(std::vector<Var>&, const Dims&);
-  double (*flops)(const Dims&);  // of the forward pass
 };
-
-double product(const Dims& d) {
-  double p = 1;
-  for (int64_t x : d) p *= static_cast<double>(x);
-  return p;
-}
-
-double no_flops(const Dims&) { return 0; }
 
 const std::map<std::string, Family> kFamilies = {
     {"linear",
@@ -44,15 +35,13 @@ const std::map<std::string, Family> kFamilies = {
       [](const Dims& d) {
         return std::vector<Shape>{{d[0], d[1]}, {d[2], d[1]}, {d[2]}};
       },
-      [](std::vector<Var>& v, const Dims&) { return linear(v[0], v[1], v[2]); },
-      [](const Dims& d) { return 2 * product(d); }}},
+      [](std::vector<Var>& v, const Dims&) { return linear(v[0], v[1], v[2]); }}},
     {"attention",
      {"B L H Dh",
       [](const Dims& d) {
         return std::vector<Shape>{{d[0], d[1], 3 * d[2] * d[3]}};
       },
-      [](std::vector<Var>& v, const Dims& d) { return attention(v[0], d[2]); },
-      [](const Dims& d) { return 4 * product(d) * static_cast<double>(d[1]); }}},
+      [](std::vector<Var>& v, const Dims& d) { return attention(v[0], d[2]); }}},
     {"conv",
      {"B Ci Co side kernel stride",
       [](const Dims& d) {
@@ -61,47 +50,43 @@ const std::map<std::string, Family> kFamilies = {
       [](std::vector<Var>& v, const Dims& d) {
         const int64_t p = d[4] == 1 ? 0 : 1;
         return conv2d(v[0], v[1], {}, d[5], {p, p, p, p});
-      },
-      [](const Dims& d) {
-        const double side = static_cast<double>(d[3]) / static_cast<double>(d[5]);
-        return 2.0 * static_cast<double>(d[0] * d[1] * d[2] * d[4] * d[4]) * side * side;
       }}},
     {"layer_norm",
      {"N D",
       [](const Dims& d) {
         return std::vector<Shape>{{d[0], d[1]}, {d[1]}, {d[1]}};
       },
-      [](std::vector<Var>& v, const Dims&) { return layer_norm(v[0], v[1], v[2], 1e-6); }, no_flops}},
+      [](std::vector<Var>& v, const Dims&) { return layer_norm(v[0], v[1], v[2], 1e-6); }}},
     {"group_norm_silu",
      {"B C side",
       [](const Dims& d) {
         return std::vector<Shape>{{d[0], d[1], d[2], d[2]}, {d[1]}, {d[1]}};
       },
-      [](std::vector<Var>& v, const Dims&) { return group_norm_silu(v[0], v[1], v[2], 32, 1e-6); }, no_flops}},
+      [](std::vector<Var>& v, const Dims&) { return group_norm_silu(v[0], v[1], v[2], 32, 1e-6); }}},
     {"bias_gelu",
      {"N D",
       [](const Dims& d) {
         return std::vector<Shape>{{d[0], d[1]}, {d[1]}};
       },
-      [](std::vector<Var>& v, const Dims&) { return bias_gelu(v[0], v[1]); }, no_flops}},
+      [](std::vector<Var>& v, const Dims&) { return bias_gelu(v[0], v[1]); }}},
     {"softmax",
      {"N D",
       [](const Dims& d) {
         return std::vector<Shape>{{d[0], d[1]}};
       },
-      [](std::vector<Var>& v, const Dims&) { return softmax(v[0]); }, no_flops}},
+      [](std::vector<Var>& v, const Dims&) { return softmax(v[0]); }}},
     {"upsample",
      {"B C side",
       [](const Dims& d) {
         return std::vector<Shape>{{d[0], d[1], d[2], d[2]}};
       },
-      [](std::vector<Var>& v, const Dims&) { return upsample(v[0], 2); }, no_flops}},
+      [](std::vector<Var>& v, const Dims&) { return upsample(v[0], 2); }}},
     {"avg_pool",
      {"B C side",
       [](const Dims& d) {
         return std::vector<Shape>{{d[0], d[1], d[2], d[2]}};
       },
-      [](std::vector<Var>& v, const Dims&) { return avg_pool(v[0], 2); }, no_flops}},
+      [](std::vector<Var>& v, const Dims&) { return avg_pool(v[0], 2); }}},
     {"batch_norm",
      {"B C side",
       [](const Dims& d) {
@@ -109,14 +94,13 @@ const std::map<std::string, Family> kFamilies = {
       },
       [](std::vector<Var>& v, const Dims& d) {
         return batch_norm(v[0], v[1], v[2], zeros({d[1]}), ones({d[1]}), true, 0.1, 1e-5);
-      },
-      no_flops}},
+      }}},
     {"add",
      {"N D",
       [](const Dims& d) {
         return std::vector<Shape>{{d[0], d[1]}, {d[0], d[1]}};
       },
-      [](std::vector<Var>& v, const Dims&) { return add(v[0], v[1]); }, no_flops}},
+      [](std::vector<Var>& v, const Dims&) { return add(v[0], v[1]); }}},
 };
 
 double abs_sum(const Tensor& x) {
@@ -155,7 +139,6 @@ BenchCase differentiable(const Family& family, bool backward_too, const Dims& di
     for (const Var& v : state->inputs) sum += abs_sum(v.grad());
     return sum;
   };
-  c.flops = family.flops(dims) * (backward_too ? 3 : 1);
   return c;
 }
 
@@ -183,7 +166,6 @@ BenchCase nearest_case(const Dims& d) {
     return 0.0;
   };
   c.checksum = [=] { return abs_sum(gather_rows(Var(codebook), *codes).value()); };
-  c.flops = 2 * product(d);
   return c;
 }
 
@@ -224,7 +206,6 @@ BenchCase adamw_case(const Dims& d) {
     return 0.0;
   };
   c.checksum = [=] { return abs_sum(state->parameters[0].var.value()); };
-  c.bytes = 7 * 4 * static_cast<double>(d[0] * d[0] * d[1]);  // reads p, m, v, g and writes p, m, v
   return c;
 }
 

@@ -26,7 +26,7 @@ constexpr int64_t kProbeImages = 10000, kProbeSteps = 100, kProbeBatch = 256;
 
 // All that the steps of one preset share. Frozen networks record nothing.
 struct Workshop {
-  Workshop(const std::string& preset_name, int64_t batch) : config(preset(preset_name)), B(batch) {
+  Workshop(const Config& sizes, int64_t batch) : config(sizes), B(batch) {
     config.predictor.dropout = config.model.dropout = 0;
     config.sampler.top_p = 1;
     const Rng rng(1);
@@ -134,6 +134,20 @@ Step predictor_step(const std::shared_ptr<Workshop>& w) {
   };
 }
 
+// MAGE's training step on given codes: the transformer alone.
+Step transformer_step(const std::shared_ptr<Workshop>& w) {
+  const std::shared_ptr<AdamW> optimizer = Workshop::adamw(*w->predictor);
+  std::vector<int64_t> codes(static_cast<size_t>(w->B * w->config.tokens()));
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<int64_t>(i) * 7 % w->config.codes();
+  return [=, codes = from_vector(codes, {w->B, w->config.tokens()})] {
+    const Var loss = w->predictor->forward(codes, w->mage).loss;
+    const double value = loss.item();
+    backward(loss);
+    optimizer->step(kRate);
+    return value;
+  };
+}
+
 Step addp_step(const std::shared_ptr<Workshop>& w) {
   const std::shared_ptr<AdamW> optimizer = Workshop::adamw(*w->model);
   return [=] {
@@ -169,23 +183,49 @@ Step probe_step(const std::shared_ptr<Workshop>& w) {
   };
 }
 
+template <class Module>
+int64_t bytes_of(Module& module) {
+  int64_t sum = 0;
+  for (const auto& [name, tensor] : state_dict(module)) sum += tensor.bytes();
+  return sum;
+}
+
 }  // namespace
 
-BenchCase make_step_case(const std::string& step, const std::string& preset, int64_t batch, const std::string& folder) {
-  const auto w = std::make_shared<Workshop>(preset, batch);
+Config step_config(const std::string& preset_name, const std::vector<std::string>& assignments) {
+  Config config = preset(preset_name);
+  for (const std::string& text : assignments) {
+    const size_t equals = text.find('=');
+    check_as(ErrorKind::usage, equals != std::string::npos, "bench: expected name=value, found '", text, "'");
+    set_field(config, text.substr(0, equals), text.substr(equals + 1));
+  }
+  if (!config.unused_parameters) config.use_compact_ids();
+  config.validate();
+  return config;
+}
+
+BenchCase make_step_case(const std::string& step, const Config& config, int64_t batch, const std::string& folder) {
+  const auto w = std::make_shared<Workshop>(config, batch);
   if (!folder.empty()) w->write(folder);
+  const int64_t vqgan = bytes_of(*w->vqgan), predictor = bytes_of(*w->predictor), model = bytes_of(*w->model);
   BenchCase c;
+  c.held.batch = w->image.bytes();
   if (step == "vqgan" || step == "vqgan_gan") {
     c.run = vqgan_step(w, step == "vqgan_gan", folder);
+    c.held.weights = vqgan, c.held.frozen = predictor + model;
   } else {
     set_trainable(*w->vqgan, false);
-    if (step != "predictor") set_trainable(*w->predictor, false);
+    if (step == "addp" || step == "sample") set_trainable(*w->predictor, false);
+    c.held.weights = step == "addp" ? model : predictor;
+    c.held.frozen = vqgan + predictor + model - c.held.weights;
     if (step == "predictor") c.run = predictor_step(w);
+    else if (step == "transformer") c.run = transformer_step(w);
     else if (step == "addp") c.run = addp_step(w);
     else if (step == "sample") c.run = sample_step(w);
     else if (step == "probe") c.run = probe_step(w);
     else fail(ErrorKind::usage, "bench: unknown step '", step, "'");
   }
+  c.held.optimizer = 2 * c.held.weights;  // two moments
   return c;
 }
 

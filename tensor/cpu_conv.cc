@@ -3,6 +3,7 @@
 //                     rows, which copies its zero-padded input rows and packs one panel of patches at a time.
 //   gradient of data  each of the stride x stride phases of dx is a stride-1 convolution of dy with the flipped weights
 //                     of those taps that reach it; with stride 1 there is one phase with all taps.
+// 3x3 convolutions of stride 1 with many channels go to cpu_winograd.cc instead.
 //   of weights        per image, dy and x are transposed to channels-last; a shifted view of x is then a packed operand
 //                     as it stands. A fixed number of partial sums over images are added in order.
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "tensor/cpu_tile.h"
+#include "tensor/cpu_winograd.h"
 #include "tensor/dispatch.h"
 #include "tensor/parallel.h"
 
@@ -250,6 +252,7 @@ void weight_sums(T* sum, const T* dy, const T* x, const ConvShape& s, Part image
 template <class T>
 void conv2d_fwd(Cpu, T* y, const T* x, const T* weight, const T* bias, const ConvShape& s) {
   const int64_t taps = s.kh * s.kw;
+  if (cpu::winograd_pays(s)) return cpu::winograd(y, x, weight, s.Ci * taps, taps, false, bias, s);
   std::vector<int64_t> tap_offset(taps);
   std::iota(tap_offset.begin(), tap_offset.end(), 0);
   const PackedWeight<T> packed(s.Co, s.Ci, taps);
@@ -259,6 +262,11 @@ void conv2d_fwd(Cpu, T* y, const T* x, const T* weight, const T* bias, const Con
 
 template <class T>
 void conv2d_bwd_data(Cpu cpu, T* dx, const T* dy, const T* weight, const ConvShape& s) {
+  const ConvShape reverse{s.B,  s.Co, s.Ho, s.Wo, s.Ci, s.kh, s.kw, 1, s.kh - 1 - s.pad_top, s.kw - 1 - s.pad_left,
+                          s.Hi, s.Wi};
+  if (s.stride == 1 && cpu::winograd_pays(reverse)) {
+    return cpu::winograd<T>(dx, dy, weight, s.kh * s.kw, s.Ci * s.kh * s.kw, true, nullptr, reverse);
+  }
   if (s.kh < s.stride || s.kw < s.stride) fill(cpu, dx, s.B * s.Ci * s.Hi * s.Wi, 0.0);  // inputs between the patches
   for (int64_t y = 0; y < s.stride; ++y) {
     const Phase v(y, s.stride, s.kh, s.pad_top, s.Hi);
@@ -271,6 +279,7 @@ void conv2d_bwd_data(Cpu cpu, T* dx, const T* dy, const T* weight, const ConvSha
 
 template <class T>
 void conv2d_bwd_weight(Cpu, T* dweight, const T* dy, const T* x, const ConvShape& s) {
+  if (cpu::winograd_pays(s)) return cpu::winograd_bwd_weight(dweight, dy, x, s);
   const int64_t taps = s.kh * s.kw, size = taps * s.Ci * s.Co, partials = std::min(s.B, kMaxPartials);
   T* const sums = cpu::scratch<T>(cpu::Slot::shared, partials * size);
   parallel_for(partials, [&](int64_t i) { weight_sums(sums + i * size, dy, x, s, Part(s.B, partials, i)); });

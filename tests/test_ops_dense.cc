@@ -174,7 +174,11 @@ TEST_CASE("conv2d: sizes around every block and tail, against the definition") {
                                          {{1, 2, 4, 300}, {3, 2, 1, 7}, 1, {0, 3, 0, 3}},
                                          {{1, 2, 40, 3}, {3, 2, 5, 2}, 1, {4, 1, 4, 0}},
                                          {{2, 40, 5, 5}, {29, 40, 1, 1}, 1, {}},
-                                         {{1, 35, 9, 9}, {4, 35, 4, 4}, 2, {1, 1, 1, 1}}}) {
+                                         {{1, 35, 9, 9}, {4, 35, 4, 4}, 2, {1, 1, 1, 1}},
+                                         // Winograd: bands of tile rows, one image a task, several images a task
+                                         {{2, 17, 50, 61}, {18, 17, 3, 3}, 1, {1, 1, 1, 1}},
+                                         {{3, 16, 28, 30}, {31, 16, 3, 3}, 1, {2, 0, 1, 2}},
+                                         {{70, 33, 6, 5}, {16, 33, 3, 3}, 1, {1, 1, 1, 1}}}) {
     INFO(c.x, " ", c.weight);
     const Var x = random_var(c.x, 1), w = random_var(c.weight, 2), b = random_var({c.weight[0]}, 3);
     const Var y = conv2d(x, w, b, c.stride, c.padding);

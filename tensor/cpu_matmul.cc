@@ -1,6 +1,6 @@
-// Matrix products. The result is cut into blocks by its size alone, one task each; a task packs its share of A and B
-// into panels and runs the register tile over them, along all of K in fixed chunks. So the order of summation, and
-// with it every bit, is the same for any number of threads.
+// Matrix products. The result is cut into blocks by its size alone, one task each. B is packed into panels first, once
+// for all tasks of a product; a task packs its share of A, tile by tile, and runs the register tile over them, along
+// all of K in fixed chunks. So the order of summation, and with it every bit, is the same for any number of threads.
 #include <algorithm>
 
 #include "tensor/cpu_tile.h"
@@ -18,7 +18,7 @@ using cpu::Part;
 
 constexpr int64_t kChunk = 512;         // of K
 constexpr int64_t kBlockRows = 224;     // of C per task; a multiple of 14
-constexpr int64_t kMinBlockRows = 112;  // packing B again for each block costs about 8 / rows of the time
+constexpr int64_t kMinBlockRows = 112;  // where there would be few tasks
 constexpr int64_t kBlockCols = 512;     // of C per task
 
 template <class T>
@@ -49,50 +49,85 @@ struct Product {
     }
   }
 
-  void block(Part m, Part n) const {
-    const int64_t panels = ceil_div(n.size, kPanelCols<T>), tiles = ceil_div(m.size, kTileRows);
-    const int64_t chunks = ceil_div(K, kChunk), longest = ceil_div(K, chunks);
-    T* packed_b = cpu::scratch<T>(cpu::Slot::task, longest * (panels * kPanelCols<T> + kPanelRows<T>));
-    T* packed_a = packed_b + longest * panels * kPanelCols<T>;
-    const bool add = accumulate || bias != nullptr;
-    for (int64_t i = 0; bias != nullptr && i < m.size; ++i) {
-      std::copy_n(bias + n.begin, n.size, c + (m.begin + i) * N + n.begin);
-    }
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const Part k(K, chunks, chunk);
-      for (int64_t p = 0, j = 0; p < panels; ++p, j += kPanelCols<T>) {
-        pack_b(packed_b + j * k.size, n.begin + j, std::min<int64_t>(kPanelCols<T>, n.size - j), k.begin, k.size);
-      }
+  int64_t chunks() const { return ceil_div(K, kChunk); }
+  static int64_t packed_width(Part n) { return ceil_div(n.size, kPanelCols<T>) * kPanelCols<T>; }
+
+  // Panel p of columns n, rows of one chunk of K, to its place among all of them: [chunk, panel, step, column].
+  void pack_panel(T* packed, Part n, int64_t p, int64_t chunk) const {
+    const Part k(K, chunks(), chunk);
+    const int64_t j = p * kPanelCols<T>;
+    pack_b(packed + k.begin * packed_width(n) + j * k.size, n.begin + j, std::min<int64_t>(kPanelCols<T>, n.size - j),
+           k.begin, k.size);
+  }
+
+  // Rows m, columns n of C, from packed columns of B and room for a packed tile of A.
+  void block(Part m, Part n, const T* packed_b, T* packed_a) const {
+    const int64_t tiles = ceil_div(m.size, kTileRows);
+    for (int64_t chunk = 0; chunk < chunks(); ++chunk) {
+      const Part k(K, chunks(), chunk);
+      const T* panels = packed_b + k.begin * packed_width(n);
+      const T* row = chunk == 0 && bias != nullptr ? bias + n.begin : nullptr;
       for (int64_t t = 0; t < tiles; ++t) {
         const Part rows(m.size, tiles, t);
         pack_a(packed_a, m.begin + rows.begin, rows.size, k.begin, k.size);
         T* to = c + (m.begin + rows.begin) * N + n.begin;
         for (int64_t j = 0; j < n.size; j += kPanelCols<T>) {
-          cpu::multiply_tile(to + j, N, packed_a, {k.size, kPanelRows<T>}, packed_b + j * k.size, rows.size,
-                             std::min<int64_t>(kPanelCols<T>, n.size - j), add || chunk > 0);
+          cpu::multiply_tile(to + j, N, packed_a, {k.size, kPanelRows<T>}, panels + j * k.size, rows.size,
+                             std::min<int64_t>(kPanelCols<T>, n.size - j), accumulate || chunk > 0,
+                             row == nullptr ? row : row + j);
         }
       }
     }
   }
 };
 
+// Columns of block i: whole panels in every block but the last.
+template <class T>
+Part block_columns(int64_t N, int64_t blocks, int64_t i) {
+  Part n(ceil_div(N, kPanelCols<T>), blocks, i);
+  n.begin *= kPanelCols<T>;
+  n.size = std::min(N, n.begin + n.size * kPanelCols<T>) - n.begin;
+  return n;
+}
+
+template <class T>
+int64_t row_blocks_of(int64_t batch, int64_t M, int64_t N) {
+  const int64_t rows = batch * ceil_div(N, kBlockCols) * M < 8 * kBlockRows ? kMinBlockRows : kBlockRows;
+  const int64_t blocks = ceil_div(M, rows);
+  return blocks > 1 ? blocks + blocks % 2 : 1;  // a few tasks should share out evenly
+}
+
+// One product: B is packed once for all tasks, a block of columns at a time.
+template <class T>
+void multiply_shared(const Product<T>& p, int64_t row_blocks) {
+  const int64_t col_blocks = ceil_div(p.N, kBlockCols), chunk = ceil_div(p.K, p.chunks());
+  for (int64_t i = 0; i < col_blocks; ++i) {
+    const Part n = block_columns<T>(p.N, col_blocks, i);
+    const int64_t panels = ceil_div(n.size, kPanelCols<T>);
+    T* const packed = cpu::scratch<T>(cpu::Slot::shared, p.K * p.packed_width(n));
+    parallel_for(panels * p.chunks(), [&](int64_t task) { p.pack_panel(packed, n, task % panels, task / panels); });
+    parallel_for(row_blocks, [&](int64_t task) {
+      p.block(Part(p.M, row_blocks, task), n, packed, cpu::scratch<T>(cpu::Slot::task, chunk * kPanelRows<T>));
+    });
+  }
+}
+
 // product(i) gives the i-th of `batch` products, all of the same size.
 template <class T, class F>
 void multiply(int64_t batch, int64_t M, int64_t N, F product) {
   if (batch * M * N == 0) return;
-  const int64_t col_blocks = ceil_div(N, kBlockCols);
-  const int64_t rows = batch * col_blocks * M < 8 * kBlockRows ? kMinBlockRows : kBlockRows;
-  int64_t row_blocks = ceil_div(M, rows);
-  if (row_blocks > 1) row_blocks += row_blocks % 2;  // a few tasks should share out evenly
+  const int64_t row_blocks = row_blocks_of<T>(batch, M, N), col_blocks = ceil_div(N, kBlockCols);
+  if (batch == 1 && row_blocks > 1) return multiply_shared(product(0), row_blocks);
   parallel_for(batch * row_blocks * col_blocks, [&](int64_t task) {
     const int64_t block = task % (row_blocks * col_blocks);
     const Product<T> p = product(task / (row_blocks * col_blocks));
-    // Whole panels in every block but the last.
-    const int64_t panels = ceil_div(N, kPanelCols<T>);
-    Part n(panels, col_blocks, block % col_blocks);
-    n.begin *= kPanelCols<T>;
-    n.size = std::min(N, n.begin + n.size * kPanelCols<T>) - n.begin;
-    p.block(Part(M, row_blocks, block / col_blocks), n);
+    const Part n = block_columns<T>(N, col_blocks, block % col_blocks);
+    const int64_t size = p.K * p.packed_width(n);
+    T* packed = cpu::scratch<T>(cpu::Slot::task, size + ceil_div(p.K, p.chunks()) * kPanelRows<T>);
+    for (int64_t chunk = 0; chunk < p.chunks(); ++chunk) {
+      for (int64_t panel = 0; panel < ceil_div(n.size, kPanelCols<T>); ++panel) p.pack_panel(packed, n, panel, chunk);
+    }
+    p.block(Part(M, row_blocks, block / col_blocks), n, packed, packed + size);
   });
 }
 

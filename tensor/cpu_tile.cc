@@ -1,6 +1,7 @@
 // The register tile behind every dense product: kTileRows x kPanelVectors accumulators.
 #include "tensor/cpu_tile.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <new>
@@ -10,10 +11,10 @@ namespace {
 
 template <class T>
 using TileFunction = void (*)(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t cols,
-                              bool accumulate);
+                              bool accumulate, const T* row);
 
 template <class T, int rows, int vectors>
-void tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t cols, bool accumulate) {
+void tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t cols, bool accumulate, const T* row) {
   constexpr int n = kRegisterLanes<T>;
   Register<T> sum[rows][vectors] = {};
   for (int64_t run = 0; run < walk.outer; ++run, a += walk.a_run) {
@@ -27,6 +28,14 @@ void tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t c
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v) sum[i][v] += step[i] * right[v];
       }
+    }
+  }
+  if (row != nullptr) {
+    for (int v = 0; v < vectors; ++v) {
+      Register<T> shift{};
+      std::memcpy(&shift, row + v * n, std::min<int64_t>(n, cols - v * n) * sizeof(T));
+#pragma GCC unroll 16
+      for (int i = 0; i < rows; ++i) sum[i][v] += shift;
     }
   }
   if (cols == vectors * n) {
@@ -75,13 +84,15 @@ struct Buffer {
 
 template <class T>
 void multiply_tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t rows, int64_t cols,
-                   bool accumulate) {
+                   bool accumulate, const T* row) {
   static constexpr auto tiles = all_tiles<T>(std::make_index_sequence<kPanelVectors>());
-  tiles[ceil_div(cols, kRegisterLanes<T>) - 1][rows - 1](c, ldc, a, walk, b, cols, accumulate);
+  tiles[ceil_div(cols, kRegisterLanes<T>) - 1][rows - 1](c, ldc, a, walk, b, cols, accumulate, row);
 }
 
-template void multiply_tile(float*, int64_t, const float*, const Walk&, const float*, int64_t, int64_t, bool);
-template void multiply_tile(double*, int64_t, const double*, const Walk&, const double*, int64_t, int64_t, bool);
+template void multiply_tile(float*, int64_t, const float*, const Walk&, const float*, int64_t, int64_t, bool,
+                            const float*);
+template void multiply_tile(double*, int64_t, const double*, const Walk&, const double*, int64_t, int64_t, bool,
+                            const double*);
 
 void* scratch_bytes(Slot slot, int64_t bytes) {
   static thread_local Buffer buffers[2];

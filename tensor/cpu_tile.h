@@ -70,10 +70,10 @@ struct Walk {
 
 // c[i, j] = sum over steps s of a[s, i] * b[s, j], or += when accumulate, for i < rows <= kTileRows and
 // j < cols <= kPanelCols. a: the rows of a step are adjacent; b: [steps, kPanelCols], of which only the first vectors
-// that hold cols columns are read; c: row stride ldc.
+// that hold cols columns are read; c: row stride ldc. `row` [cols], where given, is added to each row of c.
 template <class T>
 void multiply_tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t rows, int64_t cols,
-                   bool accumulate);
+                   bool accumulate, const T* row = nullptr);
 
 // Per-thread scratch of at least n elements, aligned to cache lines; valid until this thread asks for the same slot
 // again. A task uses Slot::task; what a kernel prepares for all of its tasks lives in Slot::shared of its caller.

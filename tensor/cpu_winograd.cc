@@ -19,10 +19,11 @@ namespace addp::cpu {
 namespace {
 
 constexpr int kOut = 4, kIn = 6, kFrequencies = kIn * kIn;
-constexpr int64_t kColumns = 96;          // tiles a task of the forward pass, about
-constexpr int64_t kTilesPerProduct = 64;  // length of a sum in the gradient of the weights, at least
-constexpr int64_t kMaxPartials = 8;       // of the gradient of the weights
-constexpr int64_t kMinPixels = 2048;      // below, transforming the weights costs more than it saves
+constexpr int64_t kColumns = 96;                       // tiles a task of the forward pass, about
+constexpr int64_t kTilesPerProduct = 64;               // length of a sum in the gradient of the weights, at least
+constexpr int64_t kMinPartials = 4, kMaxPartials = 8;  // of the gradient of the weights ...
+constexpr int64_t kPartialsSize = 1 << 19;             // ... and how many elements they have together, about
+constexpr int64_t kMinPixels = 2048;                   // below, transforming the weights costs more than it saves
 constexpr int64_t kMinChannels = 16, kMaxChannels = 256;
 
 // ---- The three transforms along one axis; the points are 0, 1, -1, 2, -2 and infinity
@@ -145,11 +146,19 @@ void collect(T* to, int64_t count, const T* planes, int64_t plane_size) {
     for (int c = 0; c < 4; ++c) q[c] = Quad<T>::load(planes + c * plane_size + j);
     transpose_quads(q);
     if (4 * j + 16 <= count) {
-      std::memcpy(to + 4 * j, q, sizeof q);
+      for (int i = 0; i < 4; ++i) std::memcpy(to + 4 * (j + i), &q[i], sizeof q[i]);
     } else {
       std::memcpy(to + 4 * j, q, static_cast<size_t>(count - 4 * j) * sizeof(T));
     }
   }
+}
+
+// std::copy_n for rows of a few dozen elements, where a call costs more than the copy.
+template <class T>
+inline void copy_short(T* to, const T* from, int64_t n) {
+  int64_t i = 0;
+  for (; i + kRegisterLanes<T> <= n; i += kRegisterLanes<T>) store_register(to + i, load_register(from + i));
+  for (; i < n; ++i) to[i] = from[i];
 }
 
 // Rows [first, first + rows) of an H x W image, each as `width` columns from -left on, with zeros outside.
@@ -161,7 +170,7 @@ void pad(T* to, int64_t rows, int64_t width, const T* image, int64_t H, int64_t 
       std::fill_n(to, width, T(0));
     } else {
       std::fill_n(to, left, T(0));
-      std::copy_n(image + y * W, n, to + left);
+      copy_short(to + left, image + y * W, n);
       std::fill_n(to + left + n, width - left - n, T(0));
     }
   }
@@ -487,7 +496,8 @@ void winograd(T* y, const T* x, const T* weight, int64_t row_step, int64_t chann
 template <class T>
 void winograd_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s) {
   const WeightGradient<T> gradient{s};
-  const int64_t partials = std::min(s.B, kMaxPartials), size = kFrequencies * s.Ci * gradient.channels_out;
+  const int64_t size = kFrequencies * s.Ci * gradient.channels_out;
+  const int64_t partials = std::min(s.B, std::clamp(kPartialsSize / size, kMinPartials, kMaxPartials));
   T* const sums = scratch<T>(Slot::shared, partials * size);
   parallel_for(partials, [&](int64_t i) { gradient.add_images(sums + i * size, dy, x, Part(s.B, partials, i)); });
   parallel_for(s.Ci, [&](int64_t ci) { gradient.finish(dweight, sums, partials, ci); });

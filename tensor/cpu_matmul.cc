@@ -1,6 +1,7 @@
 // Matrix products. The result is cut into blocks by its size alone, one task each. B is packed into panels first, once
-// for all tasks of a product; a task packs its share of A, tile by tile, and runs the register tile over them, along
-// all of K in fixed chunks. So the order of summation, and with it every bit, is the same for any number of threads.
+// for all tasks of a product; a task runs the register tile over its share of A, which it packs only where A is
+// transposed, along all of K in fixed chunks. So the order of summation, and with it every bit, is the same for any
+// number of threads.
 #include <algorithm>
 
 #include "tensor/cpu_tile.h"
@@ -41,14 +42,6 @@ struct Product {
       cpu::copy_rows(panel, kPanelCols<T>, b + k0 * N + n0, N, kc, cols);
     }
   }
-  void pack_a(T* tile, int64_t m0, int64_t rows, int64_t k0, int64_t kc) const {
-    if (trans_a) {
-      cpu::copy_rows(tile, kPanelRows<T>, a + k0 * M + m0, M, kc, rows);
-    } else {
-      cpu::transpose<true>(tile, kPanelRows<T>, a + m0 * K + k0, K, rows, kc);
-    }
-  }
-
   int64_t chunks() const { return ceil_div(K, kChunk); }
   static int64_t packed_width(Part n) { return ceil_div(n.size, kPanelCols<T>) * kPanelCols<T>; }
 
@@ -60,7 +53,7 @@ struct Product {
            k.begin, k.size);
   }
 
-  // Rows m, columns n of C, from packed columns of B and room for a packed tile of A.
+  // Rows m, columns n of C, from packed columns of B and room for a packed tile of A^T.
   void block(Part m, Part n, const T* packed_b, T* packed_a) const {
     const int64_t tiles = ceil_div(m.size, kTileRows);
     for (int64_t chunk = 0; chunk < chunks(); ++chunk) {
@@ -69,12 +62,18 @@ struct Product {
       const T* row = chunk == 0 && bias != nullptr ? bias + n.begin : nullptr;
       for (int64_t t = 0; t < tiles; ++t) {
         const Part rows(m.size, tiles, t);
-        pack_a(packed_a, m.begin + rows.begin, rows.size, k.begin, k.size);
-        T* to = c + (m.begin + rows.begin) * N + n.begin;
+        const int64_t m0 = m.begin + rows.begin;
+        if (trans_a) cpu::copy_rows(packed_a, kPanelRows<T>, a + k.begin * M + m0, M, k.size, rows.size);
+        T* to = c + m0 * N + n.begin;
         for (int64_t j = 0; j < n.size; j += kPanelCols<T>) {
-          cpu::multiply_tile(to + j, N, packed_a, {k.size, kPanelRows<T>}, panels + j * k.size, rows.size,
-                             std::min<int64_t>(kPanelCols<T>, n.size - j), accumulate || chunk > 0,
-                             row == nullptr ? row : row + j);
+          const int64_t cols = std::min<int64_t>(kPanelCols<T>, n.size - j);
+          const T *panel = panels + j * k.size, *shift = row == nullptr ? row : row + j;
+          const bool add = accumulate || chunk > 0;
+          if (trans_a) {
+            cpu::multiply_tile(to + j, N, packed_a, {k.size, kPanelRows<T>}, panel, rows.size, cols, add, shift);
+          } else {
+            cpu::multiply_rows(to + j, N, a + m0 * K + k.begin, K, k.size, panel, rows.size, cols, add, shift);
+          }
         }
       }
     }

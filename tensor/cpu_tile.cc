@@ -9,27 +9,62 @@
 namespace addp::cpu {
 namespace {
 
+// Where a tile finds the left operand: the rows of a step are adjacent, along a walk ...
 template <class T>
-using TileFunction = void (*)(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t cols,
-                              bool accumulate, const T* row);
+struct Packed {
+  const T* a;
+  Walk walk;
 
-template <class T, int rows, int vectors>
-void tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t cols, bool accumulate, const T* row) {
-  constexpr int n = kRegisterLanes<T>;
-  Register<T> sum[rows][vectors] = {};
-  for (int64_t run = 0; run < walk.outer; ++run, a += walk.a_run) {
-    const T* step = a;
-    for (int64_t s = 0; s < walk.inner; ++s, step += walk.a_step, b += kPanelCols<T>) {
-      Register<T> right[vectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) right[v] = load_register(b + v * n);
-#pragma GCC unroll 16
-      for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) sum[i][v] += step[i] * right[v];
-      }
+  template <int rows, class F>
+  void for_steps(F&& step) const {
+    const T* run = a;
+    for (int64_t r = 0; r < walk.outer; ++r, run += walk.a_run) {
+      const T* at = run;
+      for (int64_t s = 0; s < walk.inner; ++s, at += walk.a_step) step([&](int i) { return at[i]; });
     }
   }
+};
+
+// ... or the rows are `stride` apart and the steps are adjacent. Five rows share a pointer, for an address may hold one
+// multiple of the stride; the empty asm keeps the compiler from making a pointer of each row, more than there are
+// registers.
+template <class T>
+struct Rows {
+  const T* a;
+  int64_t steps, stride;
+
+  template <int rows, class F>
+  void for_steps(F&& step) const {
+    constexpr int kShared = 5, kPointers = (rows + kShared - 1) / kShared;
+    static_assert(kPointers <= 3);
+    const T *p0 = a, *p1 = a + (kPointers > 1 ? kShared * stride : 0),
+            *p2 = a + (kPointers > 2 ? 2 * kShared * stride : 0);
+    for (int64_t s = 0; s < steps; ++s, ++p0, ++p1, ++p2) {
+      asm("" : "+r"(p0), "+r"(p1), "+r"(p2));
+      step([&](int i) { return (i < kShared ? p0 : i < 2 * kShared ? p1 : p2)[i % kShared * stride]; });
+    }
+  }
+};
+
+template <class T, class Left>
+using TileFunction = void (*)(T* c, int64_t ldc, const Left& left, const T* b, int64_t cols, bool accumulate,
+                              const T* row);
+
+template <class T, class Left, int rows, int vectors>
+void tile(T* c, int64_t ldc, const Left& left, const T* b, int64_t cols, bool accumulate, const T* row) {
+  constexpr int n = kRegisterLanes<T>;
+  Register<T> sum[rows][vectors] = {};
+  left.template for_steps<rows>([&](auto entry) __attribute__((always_inline)) {
+    Register<T> right[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) right[v] = load_register(b + v * n);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sum[i][v] += entry(i) * right[v];
+    }
+    b += kPanelCols<T>;
+  });
   if (row != nullptr) {
     for (int v = 0; v < vectors; ++v) {
       Register<T> shift{};
@@ -64,14 +99,21 @@ void tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t c
 }
 
 // All heights from 1 on for one width in vectors.
-template <class T, int vectors, size_t... I>
-constexpr std::array<TileFunction<T>, kTileRows> tiles_of_width(std::index_sequence<I...>) {
-  return {tile<T, static_cast<int>(I) + 1, vectors>...};
+template <class T, class Left, int vectors, size_t... I>
+constexpr std::array<TileFunction<T, Left>, kTileRows> tiles_of_width(std::index_sequence<I...>) {
+  return {tile<T, Left, static_cast<int>(I) + 1, vectors>...};
 }
 // All widths from 1 on.
-template <class T, size_t... V>
-constexpr std::array<std::array<TileFunction<T>, kTileRows>, kPanelVectors> all_tiles(std::index_sequence<V...>) {
-  return {tiles_of_width<T, static_cast<int>(V) + 1>(std::make_index_sequence<kTileRows>())...};
+template <class T, class Left, size_t... V>
+constexpr std::array<std::array<TileFunction<T, Left>, kTileRows>, kPanelVectors> all_tiles(std::index_sequence<V...>) {
+  return {tiles_of_width<T, Left, static_cast<int>(V) + 1>(std::make_index_sequence<kTileRows>())...};
+}
+
+template <class T, class Left>
+void multiply(T* c, int64_t ldc, const Left& left, const T* b, int64_t rows, int64_t cols, bool accumulate,
+              const T* row) {
+  static constexpr auto tiles = all_tiles<T, Left>(std::make_index_sequence<kPanelVectors>());
+  tiles[ceil_div(cols, kRegisterLanes<T>) - 1][rows - 1](c, ldc, left, b, cols, accumulate, row);
 }
 
 struct Buffer {
@@ -85,14 +127,20 @@ struct Buffer {
 template <class T>
 void multiply_tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t rows, int64_t cols,
                    bool accumulate, const T* row) {
-  static constexpr auto tiles = all_tiles<T>(std::make_index_sequence<kPanelVectors>());
-  tiles[ceil_div(cols, kRegisterLanes<T>) - 1][rows - 1](c, ldc, a, walk, b, cols, accumulate, row);
+  multiply(c, ldc, Packed<T>{a, walk}, b, rows, cols, accumulate, row);
+}
+template <class T>
+void multiply_rows(T* c, int64_t ldc, const T* a, int64_t lda, int64_t steps, const T* b, int64_t rows, int64_t cols,
+                   bool accumulate, const T* row) {
+  multiply(c, ldc, Rows<T>{a, steps, lda}, b, rows, cols, accumulate, row);
 }
 
-template void multiply_tile(float*, int64_t, const float*, const Walk&, const float*, int64_t, int64_t, bool,
-                            const float*);
-template void multiply_tile(double*, int64_t, const double*, const Walk&, const double*, int64_t, int64_t, bool,
-                            const double*);
+#define ADDP_INSTANTIATE(T)                                                                                    \
+  template void multiply_tile(T*, int64_t, const T*, const Walk&, const T*, int64_t, int64_t, bool, const T*); \
+  template void multiply_rows(T*, int64_t, const T*, int64_t, int64_t, const T*, int64_t, int64_t, bool, const T*);
+ADDP_INSTANTIATE(float)
+ADDP_INSTANTIATE(double)
+#undef ADDP_INSTANTIATE
 
 void* scratch_bytes(Slot slot, int64_t bytes) {
   static thread_local Buffer buffers[2];

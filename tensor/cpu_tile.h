@@ -75,6 +75,11 @@ template <class T>
 void multiply_tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t rows, int64_t cols,
                    bool accumulate, const T* row = nullptr);
 
+// The same with rows of a as they lie in a matrix: entry (s, i) is a[i * lda + s].
+template <class T>
+void multiply_rows(T* c, int64_t ldc, const T* a, int64_t lda, int64_t steps, const T* b, int64_t rows, int64_t cols,
+                   bool accumulate, const T* row = nullptr);
+
 // Per-thread scratch of at least n elements, aligned to cache lines; valid until this thread asks for the same slot
 // again. A task uses Slot::task; what a kernel prepares for all of its tasks lives in Slot::shared of its caller.
 enum class Slot { task, shared };

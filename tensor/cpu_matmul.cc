@@ -1,7 +1,7 @@
-// Matrix products. The result is cut into blocks by its size alone, one task each. B is packed into panels first, once
-// for all tasks of a product; a task runs the register tile over its share of A, which it packs only where A is
-// transposed, along all of K in fixed chunks. So the order of summation, and with it every bit, is the same for any
-// number of threads.
+// Matrix products. The result is cut into tiles and panels by its size alone, some of which are a task. Panels of B are
+// packed, once for all tasks where there are many rows; rows of A are read as they lie, or packed tile by tile where A
+// is transposed. A task runs the register tile along all of K in fixed chunks. So the order of summation, and with it
+// every bit, is the same for any number of threads.
 #include <algorithm>
 
 #include "tensor/cpu_tile.h"
@@ -17,11 +17,12 @@ using cpu::kPanelRows;
 using cpu::kTileRows;
 using cpu::Part;
 
-constexpr int64_t kChunk = 512;         // of K
-constexpr int64_t kBlockRows = 224;     // of C per task; a multiple of 14
-constexpr int64_t kMinBlockRows = 112;  // where there would be few tasks
-constexpr int64_t kBlockCols = 512;     // of C per task
+constexpr int64_t kChunk = 512;      // of K
+constexpr int64_t kBlockCols = 512;  // of C, for which B is packed at a time
+constexpr int64_t kBlockTiles = 16;  // of C per task, at most
+constexpr int64_t kTasks = 4;        // at least, where the product is large enough
 
+// C = op(A) op(B) + bias, or += without a bias.
 template <class T>
 struct Product {
   T* c;
@@ -31,104 +32,76 @@ struct Product {
   int64_t M, N, K;
   bool trans_a, trans_b, accumulate;
 
-  int64_t lda() const { return trans_a ? M : K; }
-  int64_t ldb() const { return trans_b ? K : N; }
+  void run() const {
+    const int64_t blocks = ceil_div(N, kBlockCols), panels = ceil_div(N, kPanelCols<T>), tiles = ceil_div(M, kTileRows);
+    if (tiles <= kBlockTiles) return run_columns(panels, tiles);
+    for (int64_t i = 0; i < blocks; ++i) run_rows(Part(panels, blocks, i), tiles);
+  }
 
-  // Rows [k0, k0 + kc), columns [n0, n0 + cols) of op(B).
-  void pack_b(T* panel, int64_t n0, int64_t cols, int64_t k0, int64_t kc) const {
+  int64_t chunks() const { return ceil_div(K, kChunk); }
+  Part chunk(int64_t i) const { return Part(K, chunks(), i); }
+  Part rows_of(int64_t tile) const { return Part(M, ceil_div(M, kTileRows), tile); }
+  int64_t cols_of(int64_t panel) const { return std::min<int64_t>(kPanelCols<T>, N - panel * kPanelCols<T>); }
+
+  // Few rows: each task packs some panels of B for itself.
+  void run_columns(int64_t panels, int64_t tiles) const {
+    const int64_t shares = std::min(panels, std::max(kTasks, ceil_div(panels * kPanelCols<T>, kBlockCols)));
+    parallel_for(shares, [&](int64_t task) {
+      const Part mine(panels, shares, task);
+      T* const packed = cpu::scratch<T>(cpu::Slot::task, packed_size(mine) + ceil_div(K, chunks()) * kPanelRows<T>);
+      for (int64_t i = 0; i < chunks() * mine.size; ++i) pack(packed, mine, i / mine.size, i % mine.size);
+      multiply(packed, mine, Part(tiles, 1, 0), packed + packed_size(mine));
+    });
+  }
+
+  // Many rows: these panels of B are packed once for all tasks.
+  void run_rows(Part panels, int64_t tiles) const {
+    T* const packed = cpu::scratch<T>(cpu::Slot::shared, packed_size(panels));
+    parallel_for(chunks() * panels.size, [&](int64_t i) { pack(packed, panels, i / panels.size, i % panels.size); });
+    int64_t blocks = std::max(ceil_div(tiles, kBlockTiles), kTasks);
+    blocks += blocks % 2;  // a few tasks should share out evenly
+    parallel_for(blocks, [&](int64_t task) {
+      multiply(packed, panels, Part(tiles, blocks, task),
+               trans_a ? cpu::scratch<T>(cpu::Slot::task, ceil_div(K, chunks()) * kPanelRows<T>) : nullptr);
+    });
+  }
+
+  // Packed B: [chunk, panel, step, kPanelCols].
+  int64_t packed_size(Part panels) const { return K * panels.size * kPanelCols<T>; }
+  void pack(T* packed, Part panels, int64_t i, int64_t p) const {
+    const Part k = chunk(i);
+    T* to = packed + (k.begin * panels.size + p * k.size) * kPanelCols<T>;
+    const int64_t j = (panels.begin + p) * kPanelCols<T>, cols = cols_of(panels.begin + p);
     if (trans_b) {
-      cpu::transpose<true>(panel, kPanelCols<T>, b + n0 * K + k0, K, cols, kc);
+      cpu::transpose<true>(to, kPanelCols<T>, b + j * K + k.begin, K, cols, k.size);
     } else {
-      cpu::copy_rows(panel, kPanelCols<T>, b + k0 * N + n0, N, kc, cols);
+      cpu::copy_rows(to, kPanelCols<T>, b + k.begin * N + j, N, k.size, cols);
     }
   }
-  int64_t chunks() const { return ceil_div(K, kChunk); }
-  static int64_t packed_width(Part n) { return ceil_div(n.size, kPanelCols<T>) * kPanelCols<T>; }
 
-  // Panel p of columns n, rows of one chunk of K, to its place among all of them: [chunk, panel, step, column].
-  void pack_panel(T* packed, Part n, int64_t p, int64_t chunk) const {
-    const Part k(K, chunks(), chunk);
-    const int64_t j = p * kPanelCols<T>;
-    pack_b(packed + k.begin * packed_width(n) + j * k.size, n.begin + j, std::min<int64_t>(kPanelCols<T>, n.size - j),
-           k.begin, k.size);
-  }
-
-  // Rows m, columns n of C, from packed columns of B and room for a packed tile of A^T.
-  void block(Part m, Part n, const T* packed_b, T* packed_a) const {
-    const int64_t tiles = ceil_div(m.size, kTileRows);
-    for (int64_t chunk = 0; chunk < chunks(); ++chunk) {
-      const Part k(K, chunks(), chunk);
-      const T* panels = packed_b + k.begin * packed_width(n);
-      const T* row = chunk == 0 && bias != nullptr ? bias + n.begin : nullptr;
-      for (int64_t t = 0; t < tiles; ++t) {
-        const Part rows(m.size, tiles, t);
-        const int64_t m0 = m.begin + rows.begin;
-        if (trans_a) cpu::copy_rows(packed_a, kPanelRows<T>, a + k.begin * M + m0, M, k.size, rows.size);
-        T* to = c + m0 * N + n.begin;
-        for (int64_t j = 0; j < n.size; j += kPanelCols<T>) {
-          const int64_t cols = std::min<int64_t>(kPanelCols<T>, n.size - j);
-          const T *panel = panels + j * k.size, *shift = row == nullptr ? row : row + j;
-          const bool add = accumulate || chunk > 0;
+  // These tiles times the packed panels; left has room for a packed tile of a transposed A.
+  void multiply(const T* packed, Part panels, Part tiles, T* left) const {
+    for (int64_t i = 0; i < chunks(); ++i) {
+      const Part k = chunk(i);
+      const bool add = accumulate || i > 0;
+      for (int64_t t = tiles.begin; t < tiles.begin + tiles.size; ++t) {
+        const Part rows = rows_of(t);
+        if (trans_a) cpu::copy_rows(left, kPanelRows<T>, a + k.begin * M + rows.begin, M, k.size, rows.size);
+        for (int64_t p = 0; p < panels.size; ++p) {
+          const int64_t j = (panels.begin + p) * kPanelCols<T>, cols = cols_of(panels.begin + p);
+          const T* right = packed + (k.begin * panels.size + p * k.size) * kPanelCols<T>;
+          const T* row = i == 0 && bias != nullptr ? bias + j : nullptr;
+          T* to = c + rows.begin * N + j;
           if (trans_a) {
-            cpu::multiply_tile(to + j, N, packed_a, {k.size, kPanelRows<T>}, panel, rows.size, cols, add, shift);
+            cpu::multiply_tile(to, N, left, {k.size, kPanelRows<T>}, right, rows.size, cols, add, row);
           } else {
-            cpu::multiply_rows(to + j, N, a + m0 * K + k.begin, K, k.size, panel, rows.size, cols, add, shift);
+            cpu::multiply_rows(to, N, a + rows.begin * K + k.begin, K, k.size, right, rows.size, cols, add, row);
           }
         }
       }
     }
   }
 };
-
-// Columns of block i: whole panels in every block but the last.
-template <class T>
-Part block_columns(int64_t N, int64_t blocks, int64_t i) {
-  Part n(ceil_div(N, kPanelCols<T>), blocks, i);
-  n.begin *= kPanelCols<T>;
-  n.size = std::min(N, n.begin + n.size * kPanelCols<T>) - n.begin;
-  return n;
-}
-
-template <class T>
-int64_t row_blocks_of(int64_t batch, int64_t M, int64_t N) {
-  const int64_t rows = batch * ceil_div(N, kBlockCols) * M < 8 * kBlockRows ? kMinBlockRows : kBlockRows;
-  const int64_t blocks = ceil_div(M, rows);
-  return blocks > 1 ? blocks + blocks % 2 : 1;  // a few tasks should share out evenly
-}
-
-// One product: B is packed once for all tasks, a block of columns at a time.
-template <class T>
-void multiply_shared(const Product<T>& p, int64_t row_blocks) {
-  const int64_t col_blocks = ceil_div(p.N, kBlockCols), chunk = ceil_div(p.K, p.chunks());
-  for (int64_t i = 0; i < col_blocks; ++i) {
-    const Part n = block_columns<T>(p.N, col_blocks, i);
-    const int64_t panels = ceil_div(n.size, kPanelCols<T>);
-    T* const packed = cpu::scratch<T>(cpu::Slot::shared, p.K * p.packed_width(n));
-    parallel_for(panels * p.chunks(), [&](int64_t task) { p.pack_panel(packed, n, task % panels, task / panels); });
-    parallel_for(row_blocks, [&](int64_t task) {
-      p.block(Part(p.M, row_blocks, task), n, packed, cpu::scratch<T>(cpu::Slot::task, chunk * kPanelRows<T>));
-    });
-  }
-}
-
-// product(i) gives the i-th of `batch` products, all of the same size.
-template <class T, class F>
-void multiply(int64_t batch, int64_t M, int64_t N, F product) {
-  if (batch * M * N == 0) return;
-  const int64_t row_blocks = row_blocks_of<T>(batch, M, N), col_blocks = ceil_div(N, kBlockCols);
-  if (batch == 1 && row_blocks > 1) return multiply_shared(product(0), row_blocks);
-  parallel_for(batch * row_blocks * col_blocks, [&](int64_t task) {
-    const int64_t block = task % (row_blocks * col_blocks);
-    const Product<T> p = product(task / (row_blocks * col_blocks));
-    const Part n = block_columns<T>(N, col_blocks, block % col_blocks);
-    const int64_t size = p.K * p.packed_width(n);
-    T* packed = cpu::scratch<T>(cpu::Slot::task, size + ceil_div(p.K, p.chunks()) * kPanelRows<T>);
-    for (int64_t chunk = 0; chunk < p.chunks(); ++chunk) {
-      for (int64_t panel = 0; panel < ceil_div(n.size, kPanelCols<T>); ++panel) p.pack_panel(packed, n, panel, chunk);
-    }
-    p.block(Part(M, row_blocks, block / col_blocks), n, packed, packed + size);
-  });
-}
 
 }  // namespace
 
@@ -139,16 +112,22 @@ void gemm(Cpu cpu, T* C, const T* A, const T* B, int64_t M, int64_t N, int64_t K
     for (int64_t i = 0; i < batch && !accumulate; ++i) fill(cpu, C + i * stride_c, M * N, 0.0);
     return;
   }
-  multiply<T>(batch, M, N, [&](int64_t i) {
-    return Product<T>{C + i * stride_c, A + i * stride_a, B + i * stride_b, nullptr, M, N, K,
-                      trans_a,          trans_b,          accumulate};
-  });
+  const auto product = [&](int64_t i) {
+    Product<T>{C + i * stride_c, A + i * stride_a, B + i * stride_b, nullptr, M, N, K, trans_a, trans_b, accumulate}
+        .run();
+  };
+  if (M * N == 0) return;
+  if (batch >= kTasks) {
+    parallel_for(batch, product);  // each product by one thread
+  } else {
+    for (int64_t i = 0; i < batch; ++i) product(i);
+  }
 }
 
 template <class T>
 void linear_fwd(Cpu, T* y, const T* x, const T* weight, const T* bias, int64_t M, int64_t N, int64_t K) {
   check(K > 0, "linear: no input features");
-  multiply<T>(1, M, N, [&](int64_t) { return Product<T>{y, x, weight, bias, M, N, K, false, true, false}; });
+  if (M * N > 0) Product<T>{y, x, weight, bias, M, N, K, false, true, false}.run();
 }
 
 #define INSTANTIATE(T)                                                                                           \

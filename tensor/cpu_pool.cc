@@ -1,5 +1,6 @@
 // Pooling over non-overlapping windows and nearest-neighbour upsampling, plane by plane.
 #include <algorithm>
+#include <type_traits>
 
 #include "tensor/dispatch.h"
 #include "tensor/parallel.h"
@@ -16,29 +17,42 @@ void for_planes(int64_t planes, int64_t elements, F&& f) {
                   });
 }
 
-// y[r, c] = scale * sum of the k x k window of x at (k r, k c). y: [rows, cols]; x has `width` columns.
-template <class T>
-void sum_windows(T* y, const T* x, int64_t rows, int64_t cols, int64_t width, int64_t k, T scale) {
-  for (int64_t r = 0; r < rows; ++r) {
-    T* to = y + r * cols;
-    std::fill_n(to, cols, T(0));
-    for (int64_t dr = 0; dr < k; ++dr) {
-      for (int64_t dc = 0; dc < k; ++dc) {
-        const T* from = x + (r * k + dr) * width + dc;
-        for (int64_t c = 0; c < cols; ++c) to[c] += from[c * k];
+// y[r, c] = scale * sum of the k x k window of x at (k r, k c). y: [rows, cols]; x has `width` columns. K: k as a
+// constant, for which the compiler makes better code, or an integer.
+template <class T, class K>
+void sum_windows(T* y, const T* x, int64_t rows, int64_t cols, int64_t width, K k, T scale) {
+  for (int64_t r = 0; r < rows; ++r, y += cols) {
+    for (int64_t c = 0; c < cols; ++c) {
+      T sum = 0;
+      for (int64_t dr = 0; dr < k; ++dr) {
+        for (int64_t dc = 0; dc < k; ++dc) sum += x[(r * k + dr) * width + c * k + dc];
       }
+      y[c] = sum * scale;
     }
-    for (int64_t c = 0; c < cols; ++c) to[c] *= scale;
   }
 }
 
 // The reverse: y[r, c] = scale * x[r / k, c / k] for r < rows * k, c < cols * k. y has `width` columns.
-template <class T>
-void spread_windows(T* y, const T* x, int64_t rows, int64_t cols, int64_t width, int64_t k, T scale) {
+template <class T, class K>
+void spread_windows(T* y, const T* x, int64_t rows, int64_t cols, int64_t width, K k, T scale) {
   for (int64_t r = 0; r < rows; ++r) {
     T* to = y + r * k * width;
-    for (int64_t c = 0; c < cols; ++c) std::fill_n(to + c * k, k, scale * x[r * cols + c]);
-    for (int64_t dr = 1; dr < k; ++dr) std::copy_n(to, cols * k, to + dr * width);
+    for (int64_t c = 0; c < cols; ++c) {
+      const T value = scale * x[r * cols + c];
+      for (int64_t dr = 0; dr < k; ++dr) {
+        for (int64_t dc = 0; dc < k; ++dc) to[dr * width + c * k + dc] = value;
+      }
+    }
+  }
+}
+
+// f(k), with k = 2, the usual one, as a constant.
+template <class F>
+void with_window(int64_t k, F&& f) {
+  if (k == 2) {
+    f(std::integral_constant<int64_t, 2>());
+  } else {
+    f(k);
   }
 }
 
@@ -47,16 +61,20 @@ void spread_windows(T* y, const T* x, int64_t rows, int64_t cols, int64_t width,
 template <class T>
 void avg_pool_fwd(Cpu, T* y, const T* x, int64_t planes, int64_t H, int64_t W, int64_t k) {
   const int64_t Ho = H / k, Wo = W / k;
-  for_planes(planes, H * W,
-             [&](int64_t p) { sum_windows(y + p * Ho * Wo, x + p * H * W, Ho, Wo, W, k, T(1) / (k * k)); });
+  with_window(k, [&](auto window) {
+    for_planes(planes, H * W,
+               [&](int64_t p) { sum_windows(y + p * Ho * Wo, x + p * H * W, Ho, Wo, W, window, T(1) / (k * k)); });
+  });
 }
 
 template <class T>
 void avg_pool_bwd(Cpu, T* dx, const T* dy, int64_t planes, int64_t H, int64_t W, int64_t k) {
   const int64_t Ho = H / k, Wo = W / k;
-  for_planes(planes, H * W, [&](int64_t p) {
-    if (H % k != 0 || W % k != 0) std::fill_n(dx + p * H * W, H * W, T(0));
-    spread_windows(dx + p * H * W, dy + p * Ho * Wo, Ho, Wo, W, k, T(1) / (k * k));
+  with_window(k, [&](auto window) {
+    for_planes(planes, H * W, [&](int64_t p) {
+      if (H % k != 0 || W % k != 0) std::fill_n(dx + p * H * W, H * W, T(0));
+      spread_windows(dx + p * H * W, dy + p * Ho * Wo, Ho, Wo, W, window, T(1) / (k * k));
+    });
   });
 }
 
@@ -90,14 +108,18 @@ void max_pool_bwd(Cpu, T* dx, const T* dy, const int64_t* argmax, int64_t planes
 
 template <class T>
 void upsample_fwd(Cpu, T* y, const T* x, int64_t planes, int64_t H, int64_t W, int64_t k) {
-  for_planes(planes, H * W * k * k,
-             [&](int64_t p) { spread_windows(y + p * H * W * k * k, x + p * H * W, H, W, W * k, k, T(1)); });
+  with_window(k, [&](auto window) {
+    for_planes(planes, H * W * k * k,
+               [&](int64_t p) { spread_windows(y + p * H * W * k * k, x + p * H * W, H, W, W * k, window, T(1)); });
+  });
 }
 
 template <class T>
 void upsample_bwd(Cpu, T* dx, const T* dy, int64_t planes, int64_t H, int64_t W, int64_t k) {
-  for_planes(planes, H * W * k * k,
-             [&](int64_t p) { sum_windows(dx + p * H * W, dy + p * H * W * k * k, H, W, W * k, k, T(1)); });
+  with_window(k, [&](auto window) {
+    for_planes(planes, H * W * k * k,
+               [&](int64_t p) { sum_windows(dx + p * H * W, dy + p * H * W * k * k, H, W, W * k, window, T(1)); });
+  });
 }
 
 #define INSTANTIATE(T)                                                                               \

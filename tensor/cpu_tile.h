@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 namespace addp::cpu {
@@ -152,14 +153,23 @@ void transpose(T* dst, int64_t ldd, const T* src, int64_t lds, int64_t rows, int
 template <class T>
 void copy_rows(T* dst, int64_t ldd, const T* src, int64_t lds, int64_t steps, int64_t width) {
   constexpr int n = kRegisterLanes<T>;
-  const int64_t whole = ceil_div(width, n) * n, size = (steps - 1) * lds + width;
-  for (int64_t s = 0; s < steps; ++s) {
-    if (s * lds + whole <= size) {
-      for (int64_t j = 0; j < whole; j += n) store_register(dst + s * ldd + j, load_register(src + s * lds + j));
-    } else {
-      std::memcpy(dst + s * ldd, src + s * lds, width * sizeof(T));
+  const int64_t vectors = ceil_div(width, n), size = (steps - 1) * lds + width;
+  const int64_t safe = size < vectors * n ? 0 : (size - vectors * n) / lds + 1;  // rows whose excess lies inside src
+  const T* from = src;
+  T* to = dst;
+  const auto copy = [&](auto count) {
+    for (int64_t s = 0; s < safe; ++s, from += lds, to += ldd) {
+      for (int64_t j = 0; j < count; ++j) store_register(to + j * n, load_register(from + j * n));
     }
+  };
+  if (vectors == 1) {
+    copy(std::integral_constant<int64_t, 1>());
+  } else if (vectors == 2) {
+    copy(std::integral_constant<int64_t, 2>());
+  } else {
+    copy(vectors);
   }
+  for (int64_t s = safe; s < steps; ++s) std::memcpy(dst + s * ldd, src + s * lds, width * sizeof(T));
 }
 
 }  // namespace addp::cpu

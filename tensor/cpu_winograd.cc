@@ -24,6 +24,7 @@ constexpr int64_t kTilesPerProduct = 64;               // length of a sum in the
 constexpr int64_t kMinPartials = 4, kMaxPartials = 8;  // of the gradient of the weights ...
 constexpr int64_t kPartialsSize = 1 << 19;             // ... and how many elements they have together, about
 constexpr int64_t kMinPixels = 2048;                   // below, transforming the weights costs more than it saves
+constexpr int64_t kMinSide = 12;                       // below, too many of the tiles are dropped
 constexpr int64_t kMinChannels = 16, kMaxChannels = 256;
 
 // ---- The three transforms along one axis; the points are 0, 1, -1, 2, -2 and infinity
@@ -474,7 +475,7 @@ struct WeightGradient {
 
 bool winograd_pays(const ConvShape& s) {
   return s.kh == 3 && s.kw == 3 && s.stride == 1 && std::min(s.Ci, s.Co) >= kMinChannels &&
-         std::max(s.Ci, s.Co) <= kMaxChannels && s.B * s.Ho * s.Wo >= kMinPixels;
+         std::max(s.Ci, s.Co) <= kMaxChannels && std::min(s.Ho, s.Wo) >= kMinSide && s.B * s.Ho * s.Wo >= kMinPixels;
 }
 
 template <class T>

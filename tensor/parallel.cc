@@ -1,4 +1,6 @@
-// The team of worker threads: woken for each parallel_for, they take task numbers from a shared counter.
+// The team of worker threads, woken for each parallel_for. A thread first takes the tasks of its own share, a
+// contiguous range, and then helps the others: so from one kernel to the next the same part of a tensor stays in the
+// same core's cache, and nobody waits for a slow core.
 #include "tensor/parallel.h"
 
 #include <xmmintrin.h>
@@ -26,7 +28,8 @@ class Team {
  public:
   explicit Team(int threads) {
     flush_denormals();
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    shares_ = std::vector<Share>(static_cast<size_t>(threads));
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(static_cast<size_t>(i)); });
     // Waking a sleeping thread costs more than a small kernel; spinning pays only with a core for every thread.
     spin_ = threads <= static_cast<int>(std::thread::hardware_concurrency()) ? 4000 : 0;
   }
@@ -47,16 +50,19 @@ class Team {
     std::lock_guard only_one(run_mutex_);
     {
       std::lock_guard lock(mutex_);
-      tasks_ = tasks;
+      const int64_t n = size();
+      for (int64_t i = 0; i < n; ++i) {
+        shares_[static_cast<size_t>(i)].end = tasks * (i + 1) / n;
+        shares_[static_cast<size_t>(i)].next.store(tasks * i / n, std::memory_order_relaxed);
+      }
       call_ = call;
       context_ = context;
       error_ = nullptr;
-      next_.store(0, std::memory_order_relaxed);
       busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
-    take_tasks();
+    take_tasks(0);
     for (int i = 0; i < spin_ && busy_.load(std::memory_order_acquire) != 0; ++i) _mm_pause();
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
@@ -64,21 +70,32 @@ class Team {
   }
 
  private:
-  void take_tasks() {
+  // The tasks of one kernel call that a thread takes first. On a cache line of its own.
+  struct alignas(64) Share {
+    Share() = default;
+    Share(const Share&) {}
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+
+  void take_tasks(size_t self) {
     inside_task = true;
-    for (int64_t task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) {
-      try {
-        call_(context_, task);
-      } catch (...) {
-        std::lock_guard lock(mutex_);
-        if (!error_) error_ = std::current_exception();
-        next_.store(tasks_, std::memory_order_relaxed);
+    for (size_t i = 0; i < shares_.size(); ++i) {
+      Share& share = shares_[(self + i) % shares_.size()];
+      for (int64_t task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
+        try {
+          call_(context_, task);
+        } catch (...) {
+          std::lock_guard lock(mutex_);
+          if (!error_) error_ = std::current_exception();
+          for (Share& other : shares_) other.next.store(other.end, std::memory_order_relaxed);
+        }
       }
     }
     inside_task = false;
   }
 
-  void work() {
+  void work(size_t self) {
     flush_denormals();
     uint64_t seen = 0;
     while (true) {
@@ -89,7 +106,7 @@ class Team {
         seen = generation_.load(std::memory_order_acquire);
         if (stop_) return;
       }
-      take_tasks();
+      take_tasks(self);
       if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         std::lock_guard lock(mutex_);
         done_.notify_one();
@@ -97,13 +114,12 @@ class Team {
     }
   }
 
+  std::vector<Share> shares_;
   std::vector<std::thread> workers_;
   std::mutex run_mutex_, mutex_;
   std::condition_variable wake_, done_;
   std::atomic<uint64_t> generation_{0};
-  std::atomic<int64_t> next_{0};
   std::atomic<int> busy_{0};
-  int64_t tasks_ = 0;
   void (*call_)(void*, int64_t) = nullptr;
   void* context_ = nullptr;
   std::exception_ptr error_;

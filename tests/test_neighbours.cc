@@ -6,6 +6,7 @@
 #include "examples/systems.h"
 #include "examples/token_backbones.h"
 #include "nn/vit_vqgan.h"
+#include "tensor/dispatch.h"
 #include "tests/compare.h"
 #include "tests/drive.h"
 
@@ -240,6 +241,24 @@ TEST_CASE(
   for (const std::string& run : {n.gpt, n.igpt, tiny_pipeline().predictor})
     run_well({"train", "finetune", "--data", "shapes", "--limit", "64", "--encoder", run, "--run",
               folder / fs::path(run).filename().string(), "--steps", "3"});
+}
+
+TEST_CASE("cuda: the neighbours train on it with the CPU's losses, and draw the CPU's tokens one by one") {
+  const ScratchFolder folder;
+  const Words device = {"--device", cuda_backend_name(), "--batch", "4"};
+  for (const std::string& stage : kStages) {
+    INFO(stage);
+    run_well(train_neighbour(stage, folder / stage, 2) + device);
+    run_well(train_neighbour(stage, folder / (stage + "_cpu"), 2) + Words{"--batch", "4"});
+    const auto found = curve(folder / stage), expected = curve(folder / (stage + "_cpu"));
+    REQUIRE(found.size() == 2);
+    for (size_t i = 0; i < 2; ++i) CHECK(found[i].second == doctest::Approx(expected[i].second).epsilon(1e-4));
+  }
+  const auto system = open_system(neighbours().igpt, Options()),
+             on_device = open_system(neighbours().igpt, Options{DType::f32, Device::cuda});
+  Rng draws(3), same(3);
+  const Tensor image = system->draw(2, draws), image_on_device = on_device->draw(2, same);
+  CHECK(largest_difference(image, image_on_device) < 1e-6);
 }
 
 TEST_CASE("program: neighbours say what they need") {

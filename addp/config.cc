@@ -107,6 +107,12 @@ void Config::validate() const {
   validate_stage("train_addp", train_addp);
   validate_stage("train_probe", train_probe);
   validate_stage("train_finetune", train_finetune);
+  validate_stage("train_segment", train_segment);
+  validate_stage("train_detect", train_detect);
+  require(dense.image_size > 0 && dense.image_size % patch_size == 0, "dense.image_size ", dense.image_size,
+          " must be a multiple of patch_size ", patch_size);
+  require(dense.head_width > 1, "dense.head_width must be at least 2, found ", dense.head_width);
+  require(dense.drop_path >= 0 && dense.drop_path < 1, "dense.drop_path must lie in [0, 1), found ", dense.drop_path);
   require(finetune.labels > 0 && finetune.labels <= 100, "finetune.labels must lie in (0, 100] percent, found ",
           finetune.labels);
   require(finetune.drop_path >= 0 && finetune.drop_path < 1, "finetune.drop_path must lie in [0, 1), found ",
@@ -127,10 +133,11 @@ static StageConfig stage(int64_t steps, int64_t batch, int64_t warmup_steps, dou
   return s;
 }
 
-// Recognition: moments and erasing of MAE's and BEiT's fine-tuning.
-static StageConfig recognition(int64_t steps, int64_t batch, int64_t warmup_steps, double base_lr, double ema_decay) {
+// Recognition: moments of MAE's and BEiT's fine-tuning. Erasing is for classifiers: it would hide objects.
+static StageConfig recognition(int64_t steps, int64_t batch, int64_t warmup_steps, double base_lr, double ema_decay,
+                               double erasing = 0) {
   StageConfig s = stage(steps, batch, warmup_steps, base_lr, ema_decay);
-  s.beta2 = 0.999, s.erasing = 0.25;
+  s.beta2 = 0.999, s.erasing = erasing;
   return s;
 }
 
@@ -151,7 +158,9 @@ static Config tiny() {
   c.train_predictor = stage(20, 8, 2, 3e-2);
   c.train_addp = stage(20, 8, 2, 3e-2);
   c.train_probe = stage(200, 32, 10, 60);
-  c.train_finetune = recognition(20, 8, 2, 3e-2, 0.9);
+  c.train_finetune = recognition(20, 8, 2, 3e-2, 0.9, 0.25);
+  c.dense.image_size = 32, c.dense.head_width = 16;
+  c.train_segment = c.train_detect = recognition(20, 4, 2, 6e-2, 0.9);
   c.vit_vqgan = {.width = 32, .depth = 1, .heads = 2, .decoder_depth = 1};
   c.causal = {.width = 32, .depth = 2, .heads = 4};
   c.igpt = {.size = 8, .colours = 8};
@@ -173,7 +182,8 @@ static Config demo() {
   c.train_addp = stage(1000, 32, 50, 24e-3, 0.99);
   c.encoder_lr_scale = 0.15;  // the decoder's rate in the encoder costs 4 points of the linear probe
   c.train_probe = stage(2000, 256, 30, 10);
-  c.train_finetune = recognition(1000, 32, 100, 8e-3, 0.99);
+  c.train_finetune = recognition(1000, 32, 100, 8e-3, 0.99, 0.25);
+  c.train_segment = c.train_detect = recognition(1000, 8, 50, 48e-3, 0.99);
   c.vit_vqgan = {.width = 128, .depth = 3, .heads = 4, .decoder_depth = 3};
   c.causal = {.width = 128, .depth = 6, .heads = 4};
   c.train_vit_vqgan = c.train_vqgan;
@@ -192,7 +202,9 @@ static Config small() {
   c.train_predictor = stage(50000, 128, 1000, 1e-3, 0.9999);
   c.train_addp = stage(100000, 128, 2000, 5e-4, 0.9999);
   c.train_probe = stage(10000, 512, 500, 1);
-  c.train_finetune = recognition(20000, 128, 1000, 1e-3, 0.9999);
+  c.train_finetune = recognition(20000, 128, 1000, 1e-3, 0.9999, 0.25);
+  c.dense.image_size = 128, c.dense.head_width = 128;
+  c.train_segment = c.train_detect = recognition(20000, 32, 1000, 2e-3, 0.9999);
   c.vit_vqgan = {.width = 384, .depth = 6, .heads = 6, .decoder_depth = 6, .codebook_dim = 16};
   c.causal = {.width = 384, .depth = 12, .heads = 6};
   c.igpt = {.size = 32, .colours = 512};
@@ -215,7 +227,9 @@ static Config paper(const TransformerConfig& size) {
   c.train_predictor = stage(500000, 4096, 12500, 1.5e-4);
   c.train_addp = stage(250000, 4096, 12500, 1e-4);
   c.train_probe = stage(28000, 4096, 3125, 0.1);
-  c.train_finetune = recognition(125000, 1024, 6250, 5e-4, 0.9999);
+  c.train_finetune = recognition(125000, 1024, 6250, 5e-4, 0.9999, 0.25);
+  c.dense.image_size = 512, c.dense.head_width = 256;
+  c.train_segment = c.train_detect = recognition(160000, 16, 1500, 1.6e-3, 0.9999);
   // ViT-VQGAN Small and the smallest Image GPT, at the scale of their papers.
   c.vit_vqgan = {.width = 512, .depth = 8, .heads = 8, .decoder_depth = 8, .codebook_dim = 32};
   c.causal = {.width = size.width, .depth = 24, .heads = size.heads};

@@ -166,6 +166,28 @@ struct FinetuneConfig {
   }
 };
 
+// Segmentation and detection on the token grid: what comes on top of train_segment and train_detect.
+struct DenseConfig {
+  int64_t image_size = 64;     // the encoder's positions are resized to it
+  int64_t head_width = 64;     // channels
+  double layer_decay = 0.75;   // as for fine-tuning
+  double drop_path = 0.1;      // of the last block
+  bool tokenizer_norm = true;  // as for fine-tuning
+  double min_score = 0.05;     // of boxes that are reported
+  double max_iou = 0.6;        // of two reported boxes of one class
+
+  template <class F>
+  void visit(const std::string& prefix, F&& f) {
+    f(prefix + "image_size", image_size);
+    f(prefix + "head_width", head_width);
+    f(prefix + "layer_decay", layer_decay);
+    f(prefix + "drop_path", drop_path);
+    f(prefix + "tokenizer_norm", tokenizer_norm);
+    f(prefix + "min_score", min_score);
+    f(prefix + "max_iou", max_iou);
+  }
+};
+
 struct Config {
   std::string preset = "demo";
   int64_t image_size = 32;  // Hi = Wi, pixels
@@ -185,6 +207,7 @@ struct Config {
   ObjectiveConfig objective;
   SamplerConfig sampler;
   FinetuneConfig finetune;
+  DenseConfig dense;
 
   // The neighbours that ADDP is compared with: ViT-VQGAN's tokenizer, a causal transformer over a tokenizer's codes
   // ("gpt") or over pixels (Image GPT). Image, patch and codebook size are those above.
@@ -193,8 +216,8 @@ struct Config {
   IgptConfig igpt;
   TokenChoice causal_sampler;
 
-  StageConfig train_vqgan, train_predictor, train_addp, train_probe, train_finetune, train_vit_vqgan, train_gpt,
-      train_igpt;
+  StageConfig train_vqgan, train_predictor, train_addp, train_probe, train_finetune, train_segment, train_detect,
+      train_vit_vqgan, train_gpt, train_igpt;
   double encoder_lr_scale = 1;  // training ADDP: the pixel encoder's learning rate, as a factor on train_addp's
 
   int64_t grid() const { return image_size / patch_size; }  // tokens along one side
@@ -230,6 +253,7 @@ struct Config {
     objective.visit("objective.", f);
     sampler.visit("sampler.", f);
     finetune.visit("finetune.", f);
+    dense.visit("dense.", f);
     vit_vqgan.visit("vit_vqgan.", f);
     causal.visit("causal.", f);
     igpt.visit("igpt.", f);
@@ -239,6 +263,8 @@ struct Config {
     train_addp.visit("train_addp.", f);
     train_probe.visit("train_probe.", f);
     train_finetune.visit("train_finetune.", f);
+    train_segment.visit("train_segment.", f);
+    train_detect.visit("train_detect.", f);
     train_vit_vqgan.visit("train_vit_vqgan.", f);
     train_gpt.visit("train_gpt.", f);
     train_igpt.visit("train_igpt.", f);

@@ -65,8 +65,12 @@ class RunningMeans {
        " Try a lower --lr, a longer warm-up, or a smaller clip_norm; for data, `addp data check`.");
 }
 
+int64_t image_size(const RunConfig& run) {
+  return stage_kind(run.stage).is_dense ? run.config.dense.image_size : run.config.image_size;
+}
+
 std::shared_ptr<const Dataset> training_data(const RunConfig& run) {
-  auto data = open_training_data(run.data, run.config.image_size, run.limit);
+  auto data = open_training_data(run.data, image_size(run), run.limit);
   return run.stage == "finetune" ? balanced_subset(std::move(data), run.config.finetune.labels, run.seed) : data;
 }
 
@@ -75,7 +79,7 @@ struct Inputs {
   Inputs(const TrainOptions& options, const RunConfig& run)
       : data(training_data(run)),
         stage(stage_kind(options.stage).make(run.config, options, *data)),
-        test_batch(test_images(run.data, 32, run.config.image_size)) {}
+        test_batch(test_images(run.data, 32, image_size(run))) {}
   std::shared_ptr<const Dataset> data;
   std::unique_ptr<Stage> stage;
   Batch test_batch;
@@ -123,7 +127,7 @@ class Training {
       for (const auto& [name, tensor] : state) sum += tensor.bytes();
       return sum;
     };
-    const int64_t side = run_config_.config.image_size;
+    const int64_t side = image_size(run_config_);
     const auto kinds =
         memory_kinds(profile_.memory, {bytes(stage_->weights()), bytes(stage_->frozen_weights()),
                                        bytes(stage_->optimizer_state()), recipe_.batch * (3 * side * side * 4 + 8)});
@@ -132,9 +136,7 @@ class Training {
   }
 
   // Figures on the test split, of stages that have some.
-  Figures evaluate() {
-    return stage_->evaluate(*open_dataset(run_config_.data, Split::test, run_config_.config.image_size));
-  }
+  Figures evaluate() { return stage_->evaluate(*open_dataset(run_config_.data, Split::test, image_size(run_config_))); }
 
  private:
   // The first steps find no memory to reuse: a profile leaves them out.
@@ -176,7 +178,7 @@ class Training {
   LoaderOptions loader_options() const {
     LoaderOptions options;
     options.batch_size = recipe_.batch;
-    options.image_size = run_config_.config.image_size;
+    options.image_size = image_size(run_config_);
     options.seed = run_config_.seed;
     options.augmentation.flip = recipe_.flip;
     options.augmentation.random_crop = recipe_.min_crop < 1;
@@ -261,7 +263,9 @@ RunConfig resolve_run(const TrainOptions& options) {
   if (needs_encoder && options.encoder != kNoEncoder) start = config_of_encoder(options.encoder);
   return {resolve_config(options.config, options.stage, start),
           options.stage,
-          options.data.data,
+          !options.data.data.empty()           ? options.data.data
+          : stage_kind(options.stage).is_dense ? "scenes"
+                                               : "fashion-mnist",
           options.tokenizer,
           options.predictor,
           options.common.seed,

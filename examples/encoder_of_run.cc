@@ -19,7 +19,10 @@ Config config_of_encoder(const std::string& run_folder) {
   const Config recipes = preset(run.config.preset);
   Config config = run.config;
   config.finetune = recipes.finetune;
+  config.dense = recipes.dense;
   config.train_finetune = recipes.train_finetune;
+  config.train_segment = recipes.train_segment;
+  config.train_detect = recipes.train_detect;
   return config;
 }
 
@@ -33,6 +36,12 @@ std::unique_ptr<Backbone> backbone_of_run(const std::string& run_folder, const C
   auto encoder = std::make_unique<EncoderBackbone>(config, backbone, rng, options);
   if (run_folder != kNoEncoder) encoder->start_from(load_addp(run_folder, options)->encoder);
   return encoder;
+}
+
+BackboneOptions dense_backbone(const Config& config) {
+  return {.image_size = config.dense.image_size,
+          .drop_path = config.dense.drop_path,
+          .tokenizer_norm = config.dense.tokenizer_norm};
 }
 
 }  // namespace addp

@@ -20,4 +20,7 @@ Config config_of_encoder(const std::string& run_folder);
 std::unique_ptr<Backbone> backbone_of_run(const std::string& run_folder, const Config& config,
                                           const BackboneOptions& backbone, const Rng& rng, Options options);
 
+// What segmentation and detection ask of their backbone.
+BackboneOptions dense_backbone(const Config& config);
+
 }  // namespace addp

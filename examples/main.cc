@@ -33,7 +33,8 @@ void add_common(CLI::App* app, CommonOptions& o) {
   app->add_option("--seed", o.seed, "every random number follows from it")->capture_default_str();
 }
 
-constexpr const char* kDataHelp = "fashion-mnist, shapes, scenes, or a folder (IDX, CIFAR, or one sub-folder per class)";
+constexpr const char* kDataHelp =
+    "fashion-mnist, shapes, scenes, or a folder (IDX, CIFAR, or one sub-folder per class)";
 
 // Of commands that use a trained run.
 void add_run_data(CLI::App* app, DataOptions& o) {
@@ -52,12 +53,15 @@ void add_train(CLI::App& app, TrainOptions& o) {
   train->add_option("--config", o.config.file, "JSON file of configuration fields, over the preset");
   train->add_option("--set", o.config.set,
                     "name=value, over everything (repeatable; all names are in the run folder's config.json)");
-  train->add_option("--data", o.data.data, kDataHelp)->capture_default_str();
+  o.data.data.clear();
+  train->add_option("--data", o.data.data,
+                    std::string(kDataHelp) + "; default: fashion-mnist, for segment and detect scenes");
   train->add_option("--limit", o.data.limit, "use only the first N training images")->check(CLI::NonNegativeNumber);
   train->add_option("--tokenizer", o.tokenizer,
                     "run folder of the VQGAN (predictor, addp, gpt; gpt also takes a vit-vqgan)");
   train->add_option("--predictor", o.predictor, "run folder of the token predictor (addp)");
-  train->add_option("--encoder", o.encoder, "run folder of a pre-trained encoder (addp), or none (finetune)");
+  train->add_option("--encoder", o.encoder,
+                    "run folder of a pre-trained encoder (addp), or none: random weights (finetune, segment, detect)");
   train->add_option_function<std::string>(
       "--labels", [&o](const std::string& v) { o.config.set.push_back("finetune.labels=" + v); },
       "finetune: percent of the labels, e.g. 1, 10 or 100; short for --set finetune.labels=PERCENT");

@@ -22,7 +22,7 @@ struct ConfigOptions {
 };
 
 struct DataOptions {
-  std::string data = "fashion-mnist";  // fashion-mnist | shapes | a folder; empty: what the run was trained on
+  std::string data = "fashion-mnist";  // fashion-mnist | shapes | scenes | a folder; empty: what the run was trained on
   int64_t limit = 0;                   // train: use the first N training images only; 0: all
 };
 

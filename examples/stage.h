@@ -52,6 +52,8 @@ std::unique_ptr<Stage> make_predictor_stage(const Config& config, const TrainOpt
 std::unique_ptr<Stage> make_addp_stage(const Config& config, const TrainOptions& options);
 // options.encoder: the run of a pre-trained encoder, or kNoEncoder.
 std::unique_ptr<Stage> make_finetune_stage(const Config& config, const TrainOptions& options, int64_t classes);
+std::unique_ptr<Stage> make_segment_stage(const Config& config, const TrainOptions& options, const Dataset& training);
+std::unique_ptr<Stage> make_detect_stage(const Config& config, const TrainOptions& options, const Dataset& training);
 std::unique_ptr<Stage> make_vit_vqgan_stage(const Config& config, const TrainOptions& options);
 std::unique_ptr<Stage> make_gpt_stage(const Config& config, const TrainOptions& options);
 std::unique_ptr<Stage> make_igpt_stage(const Config& config, const TrainOptions& options);
@@ -62,6 +64,7 @@ struct StageKind {
   StageConfig Config::*recipe;  // its part of the configuration
   std::function<std::unique_ptr<Stage>(const Config&, const TrainOptions&, const Dataset& training)> make;
   bool is_recognition = false;  // starts from a pre-trained encoder
+  bool is_dense = false;        // on images of dense.image_size, by default on scenes
 };
 const std::vector<StageKind>& stage_kinds();
 const StageKind& stage_kind(const std::string& name);  // throws Error(usage) for an unknown name

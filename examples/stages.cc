@@ -20,6 +20,9 @@ const std::vector<StageKind>& stage_kinds() {
       {"gpt", "causal, over a tokenizer's codes", &Config::train_gpt, plain(make_gpt_stage)},
       {"igpt", "causal, over pixels", &Config::train_igpt, plain(make_igpt_stage)},
       {"finetune", "classifier, from a trained encoder", &Config::train_finetune, finetune, true},
+      {"segment", "a class for each pixel, from a trained encoder", &Config::train_segment, make_segment_stage, true,
+       true},
+      {"detect", "boxes around objects, from a trained encoder", &Config::train_detect, make_detect_stage, true, true},
   };
   return kinds;
 }

@@ -99,7 +99,7 @@ SMS := 75 80 86 89 90 100 120
 NVCCFLAGS = -std=c++20 -O3 -ccbin $(lastword $(CXX)) -Xcompiler -Wall -I. -MMD -MP -x cu --threads 0 \
   $(foreach sm,$(SMS),-gencode arch=compute_$(sm),code=sm_$(sm)) -gencode arch=compute_$(lastword $(SMS)),code=compute_$(lastword $(SMS)) \
   -Werror all-warnings -Xptxas -v,-warn-spills,-warn-lmem-usage
-$(BUILD)/objects/cuda/%.o: CPPFLAGS += -isystem $(CUDA)/include
+$(BUILD)/objects/cuda/%.o $(BUILD)/objects/tests/%.o: CPPFLAGS += -isystem $(CUDA)/include
 LDLIBS += -L$(CUDA)/lib64 -Wl,-rpath,$(CUDA)/lib64 -lcublas -lcudart
 $(BUILD)/objects/%.o: %.cu
 	@mkdir -p $(@D)

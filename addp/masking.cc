@@ -55,7 +55,7 @@ NestedMasks draw_nested_masks(int64_t B, int64_t L, const MaskingConfig& config,
   const MaskRatios table = mask_ratios(config);
   const size_t i = draw_index(table.probability, rng);
   const size_t j = std::min(i + 1 + static_cast<size_t>(rng.below(config.max_jump)), table.ratio.size() - 1);
-  const Tensor noise = rng.uniform({B, L}, options);
+  const Tensor noise = rng.uniform({B, L}, {options.dtype, Device::cpu});
   const auto smallest = [&](double ratio) {
     return smallest_mask(noise, std::vector<int64_t>(static_cast<size_t>(B), masked_count(L, ratio)));
   };
@@ -64,7 +64,7 @@ NestedMasks draw_nested_masks(int64_t B, int64_t L, const MaskingConfig& config,
 
 MageMasks draw_mage_masks(int64_t B, int64_t L, const MaskingConfig& config, Rng& rng, Options options) {
   const double rate = truncated_normal(config.mean, config.deviation, config.min_ratio, config.max_ratio, rng);
-  const Tensor noise = rng.uniform({B, L}, options);
+  const Tensor noise = rng.uniform({B, L}, {options.dtype, Device::cpu});
   const auto smallest = [&](double ratio) {
     return smallest_mask(noise, std::vector<int64_t>(static_cast<size_t>(B), masked_count(L, ratio)));
   };

@@ -1,5 +1,7 @@
 // Which tokens are unreliable (Sec. 3.2): mask ratios and their probabilities, nested masks, and the positions that a
 // mask leaves. In every mask 1 = unreliable (masked), 0 = reliable (known); masks are [B, L] in the model's dtype.
+// Masks are drawn on the host, which makes indices of them; what computes with one takes it to its own device. Masks on
+// a device are welcome everywhere as well, but then the host waits for it.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -30,6 +32,7 @@ struct NestedMasks {
   Tensor mask_t_next;  // [B, L], one step noisier: masked wherever mask_t is
 };
 // Ratio i ~ Categorical, j = min(i + U{1..max_jump}, last); one noise draw a place orders them both.
+// Of options only the dtype counts.
 NestedMasks draw_nested_masks(int64_t B, int64_t L, const MaskingConfig& config, Rng& rng, Options options);
 
 // Masks of MAGE's own training: rate ~ truncated normal for the whole batch, at least the dropped half.

@@ -7,7 +7,7 @@ namespace addp {
 
 Tensor mix_embeddings(const Vqgan& vqgan, const Tensor& codes, const Tensor& unreliable, const Tensor& mask) {
   const NoGrad no_grad;
-  return select_rows(mask, Var(unreliable), vqgan.embed_codes(codes)).value();
+  return select_rows(to(mask, unreliable.options()), Var(unreliable), vqgan.embed_codes(codes)).value();
 }
 
 Tensor decode_embeddings(const Vqgan& vqgan, const Tensor& embeddings) {
@@ -52,7 +52,8 @@ Diffused diffuse(const Vqgan& vqgan, const TokenPredictor& predictor, const Tens
 
 Var forward_loss(const Addp& model, const Var& logits, const Tensor& target_probs, const Tensor& mask_t,
                  double label_smoothing) {
-  return soft_cross_entropy(model.decoder.place_logits(logits), target_probs, mask_t, label_smoothing);
+  return soft_cross_entropy(model.decoder.place_logits(logits), target_probs, to(mask_t, logits.options()),
+                            label_smoothing);
 }
 
 StepResult denoise(const Addp& model, const Tensor& codes, const NestedMasks& masks, const Diffused& diffused,

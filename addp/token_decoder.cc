@@ -20,11 +20,12 @@ TokenDecoder::TokenDecoder(const Config& config, Options options)
 // Class place and places 1..L: what is seen there, plus where it is.
 Var TokenDecoder::place_sequence(const Var& latent, const Tensor& mask_t) const {
   const int64_t B = mask_t.dim(0);
-  const Var positions = select_rows(with_class_place(mask_t, 0), expand(decoder_pos_mask_embed, 0, B),
+  const Options on = mask_token.options();
+  const Var positions = select_rows(to(with_class_place(mask_t, 0), on), expand(decoder_pos_mask_embed, 0, B),
                                     expand(decoder_pos_embed_learned, 0, B));
   if (!latent.defined()) return positions + reshape(mask_token, {-1});
   // The class token's output is not used: the class place holds the mask token, as the unreliable places do.
-  return select_rows(with_class_place(mask_t, 1), reshape(mask_token, {-1}), decoder_embed(latent)) + positions;
+  return select_rows(to(with_class_place(mask_t, 1), on), reshape(mask_token, {-1}), decoder_embed(latent)) + positions;
 }
 
 // Reliable tokens, each with the position it comes from.
@@ -38,7 +39,7 @@ Var TokenDecoder::forward(const Var& latent, const Tensor& codes, const Tensor& 
                           Mode mode) const {
   check(codes.shape() == mask_t.shape() && codes.dim(-1) == L, "token decoder: codes and mask_t must be [B, ", L,
         "], found ", codes.shape(), ", ", mask_t.shape());
-  const Tensor reliable_places = places(mask_t, 0);
+  const Tensor reliable_places = to(places(mask_t, 0), {DType::i64, codes.device()});
   check(latent.defined() || reliable_places.dim(1) == 0,
         "token decoder: without the encoder's output every place must be masked");
   Var x = place_sequence(latent, mask_t);

@@ -47,16 +47,14 @@ TokenPredictor::TokenPredictor(const Config& config, Options options)
 
 // [class id, codes], the mask id where mask is 1. codes, mask: [B, L] -> [B, 1 + L]
 static Tensor input_ids(const Tensor& codes, const Tensor& mask, const Config& config) {
+  const NoGrad no_grad;
   const int64_t B = codes.dim(0), L = codes.dim(1);
-  const std::vector<int64_t> code = to_vector<int64_t>(codes);
-  const std::vector<double> masked = to_vector<double>(mask);
-  std::vector<int64_t> ids;
-  ids.reserve(static_cast<size_t>(B * (1 + L)));
-  for (size_t i = 0; i < code.size(); ++i) {
-    if (i % static_cast<size_t>(L) == 0) ids.push_back(config.class_id);
-    ids.push_back(masked[i] != 0 ? config.mask_id : code[i]);
-  }
-  return to(from_vector(ids, {B, 1 + L}), {DType::i64, codes.device()});
+  // Made where the codes are, so that nothing waits for them; whole numbers up to 2^24 are exact in float.
+  const Options on{mask.dtype(), codes.device()};
+  const Var mask_id(full({1}, static_cast<double>(config.mask_id), on));
+  const Var class_ids(full({B, 1}, static_cast<double>(config.class_id), on));
+  const Var shown = select_rows(to(mask, on), mask_id, Var(to(codes, on).reshape({B, L, 1})));
+  return to(concat({class_ids, reshape(shown, {B, L})}, 1).value(), {DType::i64, on.device});
 }
 
 Var TokenPredictor::run_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
@@ -64,20 +62,19 @@ Var TokenPredictor::run_encoder(const Tensor& codes, const Tensor& mask_all, con
   check(codes.shape() == mask_all.shape() && codes.shape() == mask_dropped.shape() && codes.dim(-1) == config.tokens(),
         "token predictor: codes and masks must be [B, ", config.tokens(), "], found ", codes.shape(), ", ",
         mask_all.shape(), ", ", mask_dropped.shape());
-  Var x = token_emb(input_ids(codes, mask_all, config), mode);
-  x = gather_tokens(x, places(with_class_place(mask_dropped, 0), 0));
-  for (const Block& block : blocks) x = block(x, mode);
-  return x;
+  return forward_encoder(codes, place(mask_all, mask_dropped, decoder_pos_embed_learned.options()), mode);
 }
 
-Var TokenPredictor::forward_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
-                                    Mode mode) const {
-  return norm(run_encoder(codes, mask_all, mask_dropped, mode));
+Var TokenPredictor::forward_encoder(const Tensor& codes, const PlacedMasks& masks, Mode mode) const {
+  Var x = token_emb(input_ids(codes, masks.mask_all, config), mode);
+  x = gather_tokens(x, masks.kept);
+  for (const Block& block : blocks) x = block(x, mode);
+  return norm(x);
 }
 
 // For each place of [class, tokens], which row of the kept sequence it reads: its own, or row 0, the class token's,
 // where the token is masked. mask_all, mask_dropped: [B, L] -> [B, 1 + L]
-static Tensor restore_index(const Tensor& mask_all, const Tensor& mask_dropped) {
+static Tensor restore_index(const Tensor& mask_all, const Tensor& mask_dropped, Device device) {
   const int64_t B = mask_all.dim(0), L = mask_all.dim(1);
   const std::vector<double> masked = to_vector<double>(mask_all), dropped = to_vector<double>(mask_dropped);
   std::vector<int64_t> index;
@@ -91,12 +88,21 @@ static Tensor restore_index(const Tensor& mask_all, const Tensor& mask_dropped) 
       index.push_back(masked[i] != 0 ? 0 : row);
     }
   }
-  return to(from_vector(index, {B, 1 + L}), {DType::i64, mask_all.device()});
+  return to(from_vector(index, {B, 1 + L}), {DType::i64, device});
+}
+
+PlacedMasks place(const Tensor& mask_all, const Tensor& mask_dropped, Options options) {
+  return {to(mask_all, options), to(places(with_class_place(mask_dropped, 0), 0), {DType::i64, options.device}),
+          restore_index(mask_all, mask_dropped, options.device)};
 }
 
 Var TokenPredictor::forward_decoder(const Var& latent, const Tensor& mask_all, const Tensor& mask_dropped,
                                     Mode mode) const {
-  Var x = gather_tokens(decoder_embed(latent), restore_index(mask_all, mask_dropped));
+  return forward_decoder(latent, place(mask_all, mask_dropped, latent.options()), mode);
+}
+
+Var TokenPredictor::forward_decoder(const Var& latent, const PlacedMasks& masks, Mode mode) const {
+  Var x = gather_tokens(decoder_embed(latent), masks.restore);
   x = x + decoder_pos_embed_learned;
   for (const Block& block : decoder_blocks) x = block(x, mode);
   return mlm_layer(decoder_norm(x), token_emb.word_embeddings);
@@ -104,13 +110,17 @@ Var TokenPredictor::forward_decoder(const Var& latent, const Tensor& mask_all, c
 
 Var TokenPredictor::forward_loss(const Var& logits, const Tensor& codes, const Tensor& mask_all) const {
   const Var at_places = slice(logits, 1, 1, 1 + config.tokens());
-  return cross_entropy(at_places, codes, mask_all, config.objective.label_smoothing);
+  return cross_entropy(at_places, codes, to(mask_all, logits.options()), config.objective.label_smoothing);
 }
 
 TokenPredictor::Result TokenPredictor::forward(const Tensor& codes, const MageMasks& masks, Mode mode) const {
+  return forward(codes, place(masks.mask_all, masks.mask_dropped, decoder_pos_embed_learned.options()), mode);
+}
+
+TokenPredictor::Result TokenPredictor::forward(const Tensor& codes, const PlacedMasks& masks, Mode mode) const {
   Result result;
-  result.latent = forward_encoder(codes, masks.mask_all, masks.mask_dropped, mode);
-  result.logits = forward_decoder(result.latent, masks.mask_all, masks.mask_dropped, mode);
+  result.latent = forward_encoder(codes, masks, mode);
+  result.logits = forward_decoder(result.latent, masks, mode);
   result.loss = forward_loss(result.logits, codes, masks.mask_all);
   return result;
 }
@@ -122,8 +132,8 @@ TokenPredictor::Result TokenPredictor::forward(const Tensor& codes, Rng& rng, Mo
 
 Tensor TokenPredictor::predict(const Tensor& codes, const Tensor& mask) const {
   const NoGrad no_grad;
-  const Tensor nothing = zeros_like(mask);
-  const Var logits = forward_decoder(forward_encoder(codes, mask, nothing), mask, nothing);
+  const PlacedMasks masks = place(mask, zeros_like(mask), decoder_pos_embed_learned.options());
+  const Var logits = forward_decoder(forward_encoder(codes, masks), masks);
   const Var at_places = slice(logits, 1, 1, 1 + config.tokens());
   return softmax(slice(at_places, 2, 0, config.codes())).value();
 }

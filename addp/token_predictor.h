@@ -33,6 +33,14 @@ struct TokenEmbedding {
   double dropout_rate;
 };
 
+// MAGE's masks as the predictor computes with them: on its device, with the indices that follow from them.
+struct PlacedMasks {
+  Tensor mask_all;  // [B, L]
+  Tensor kept;      // [B, 1 + L - dropped] i64, places of the class token and of the tokens that are not dropped
+  Tensor restore;   // [B, 1 + L] i64, for each place the row of the kept sequence that it reads in the decoder
+};
+PlacedMasks place(const Tensor& mask_all, const Tensor& mask_dropped, Options options);
+
 struct TokenPredictor {
   TokenPredictor(const Config& config, Options options);
 
@@ -40,12 +48,14 @@ struct TokenPredictor {
   //   codes: [B, L] i64; mask_all, mask_dropped: [B, L], 1 = masked, 1 = dropped (a subset of mask_all)
   //   -> latent [B, 1 + L - dropped, D], the class token first
   Var forward_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped, Mode mode = {}) const;
+  Var forward_encoder(const Tensor& codes, const PlacedMasks& masks, Mode mode = {}) const;
   Var run_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
                   Mode mode = {}) const;  // the same before the last norm
 
   // Puts the kept tokens back at their places. Every masked place, dropped or not, holds the class token's output.
   //   latent: [B, 1 + L - dropped, D] -> logits [B, 1 + L, V], the class token's place first
   Var forward_decoder(const Var& latent, const Tensor& mask_all, const Tensor& mask_dropped, Mode mode = {}) const;
+  Var forward_decoder(const Var& latent, const PlacedMasks& masks, Mode mode = {}) const;
 
   // Cross entropy with label smoothing over V, mean over the masked places. logits: [B, 1 + L, V] -> [].
   Var forward_loss(const Var& logits, const Tensor& codes, const Tensor& mask_all) const;
@@ -55,6 +65,7 @@ struct TokenPredictor {
   };
   // MAGE training with given masks, and with masks drawn from rng.
   Result forward(const Tensor& codes, const MageMasks& masks, Mode mode = {}) const;
+  Result forward(const Tensor& codes, const PlacedMasks& masks, Mode mode = {}) const;
   Result forward(const Tensor& codes, Rng& rng, Mode mode) const;
 
   // P(codes, mask) of ADDP: softmax over the K codes, nothing dropped, nothing recorded, no dropout.

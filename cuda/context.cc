@@ -2,8 +2,10 @@
 #include "cuda/context.h"
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "cuda/device.h"
 #include "cuda/memory_pool.h"
@@ -12,14 +14,26 @@ namespace addp {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
+constexpr int64_t kStagedBytes = int64_t{64} << 20;  // larger copies from the host wait instead of being staged
+
+// Page-locked memory that a copy from the host goes through, so that neither side waits: taken again when its copy is
+// done.
+struct Staging {
+  void* host = nullptr;
+  int64_t bytes = 0;
+  cudaEvent_t done = nullptr;
+};
 
 struct Context {
   cudaStream_t stream = nullptr;
   cublasHandle_t cublas = nullptr;
   void* workspace = nullptr;
   int* fault = nullptr;
+  uint64_t* salt = nullptr;
+  std::vector<Staging> staging;
+  bool recording = false;
   std::string name;
-  std::mutex mutex;  // of the counters
+  std::mutex mutex;  // of the counters and of staging
   DeviceMemory memory;
 
   Context();
@@ -45,6 +59,8 @@ Context::Context() {
 
   addp::cuda(cudaMallocAsync(reinterpret_cast<void**>(&fault), sizeof(int), stream), "cudaMallocAsync");
   addp::cuda(cudaMemsetAsync(fault, 0, sizeof(int), stream), "cudaMemsetAsync");
+  addp::cuda(cudaMallocAsync(reinterpret_cast<void**>(&salt), sizeof(uint64_t), stream), "cudaMallocAsync");
+  addp::cuda(cudaMemsetAsync(salt, 0, sizeof(uint64_t), stream), "cudaMemsetAsync");
   addp::cuda(cudaMallocAsync(&workspace, kWorkspaceBytes, stream), "cudaMallocAsync");
   addp::cuda(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   addp::cublas(cublasCreate(&cublas), "cublasCreate");
@@ -82,6 +98,12 @@ cublasHandle_t cublas_handle(Cuda) { return context().cublas; }
 
 int* index_fault(Cuda) { return context().fault; }
 
+const uint64_t* random_salt(Cuda) { return context().salt; }
+void set_random_salt(Cuda dev, uint64_t salt) { copy_to_device(dev, context().salt, &salt, sizeof salt); }
+
+Recording::Recording(Cuda) { context().recording = true; }
+Recording::~Recording() { context().recording = false; }
+
 void* device_allocate(int64_t bytes) {
   check(bytes >= 0 && bytes < (int64_t{1} << 60), "device: ", bytes, " bytes asked for");
   Context& c = context();
@@ -111,8 +133,34 @@ DeviceMemory device_memory() {
   return context().memory;
 }
 
+// A piece of staging memory whose last copy is done; more is taken only until there are enough for a step.
+static Staging& free_staging(Context& c, int64_t bytes) {
+  for (Staging& piece : c.staging) {
+    if (piece.bytes >= bytes && cudaEventQuery(piece.done) == cudaSuccess) return piece;
+  }
+  cudaGetLastError();  // "not ready" is no error
+  Staging piece;
+  for (piece.bytes = 4096; piece.bytes < bytes;) piece.bytes *= 2;
+  addp::cuda(cudaMallocHost(&piece.host, static_cast<size_t>(piece.bytes)), "page-locked memory");
+  addp::cuda(cudaEventCreateWithFlags(&piece.done, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  c.staging.push_back(piece);
+  return c.staging.back();
+}
+
 void copy_to_device(Cuda dev, void* to, const void* from_host, int64_t bytes) {
   if (bytes == 0) return;
+  Context& c = context();
+  check_as(ErrorKind::device, !c.recording, "graph: a copy of ", bytes,
+           " bytes from the host cannot be recorded; fill the inputs before the graph is launched");
+  if (bytes <= kStagedBytes) {
+    std::lock_guard lock(c.mutex);
+    const Staging& piece = free_staging(c, bytes);
+    std::memcpy(piece.host, from_host, static_cast<size_t>(bytes));
+    addp::cuda(cudaMemcpyAsync(to, piece.host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_of(dev)),
+               "copy to the device");
+    addp::cuda(cudaEventRecord(piece.done, stream_of(dev)), "copy to the device");
+    return;
+  }
   addp::cuda(cudaMemcpyAsync(to, from_host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_of(dev)),
              "copy to the device");
   addp::cuda(cudaStreamSynchronize(stream_of(dev)), "copy to the device");

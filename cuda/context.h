@@ -35,6 +35,18 @@ struct Scratch {
   void* data;
 };
 
+// A number on the device, 0 unless a graph is replayed (graph.h): kernels draw from random stream `stream ^ *salt`.
+const uint64_t* random_salt(Cuda dev);
+void set_random_salt(Cuda dev, uint64_t salt);
+
+// While one lives, the stream records a graph, and copies from the host are errors: a replay would repeat their values.
+struct Recording {
+  explicit Recording(Cuda dev);
+  ~Recording();
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+};
+
 // One int on the device, 0 while all is well. A kernel that meets an index out of range stores 1 here with
 // atomicMax(word, 1), reads nothing there, and goes on; the next copy to the host or synchronize() throws.
 int* index_fault(Cuda dev);

@@ -10,8 +10,8 @@ namespace addp {
 void* device_allocate(int64_t bytes);
 void device_deallocate(void* data, int64_t bytes) noexcept;
 
-// The host may use or change its side as soon as these return; they wait for the stream. The copy to the host also
-// reports what kernels found wrong (see index_fault).
+// The host may use or change its side as soon as these return. The copy to the device waits for nothing, unless it is
+// very large; the copy to the host waits for the stream, and reports what kernels found wrong (see index_fault).
 void copy_to_device(Cuda dev, void* to, const void* from_host, int64_t bytes);
 void copy_to_host(Cuda dev, void* to_host, const void* from, int64_t bytes);
 // Waits for everything launched so far, and reports its errors.

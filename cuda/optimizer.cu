@@ -1,24 +1,24 @@
 // Optimizer steps on the device: one pass over flat arenas, at the speed of memory.
-#include <cmath>
-
 #include "cuda/reduce.cuh"
+#include "tensor/adamw.h"
 
 namespace addp::kernel {
 namespace {
 
-// AdamW's step in PyTorch's order: m^ / (sqrt(v^) + eps) = m / correction1 / (sqrt(v) / sqrt(correction2) + eps).
+// The factors of a step, worked out once instead of in every thread: they need double precision.
 template <class T>
-struct AdamwFactors {
-  T beta1, beta2, eps;
-  T fresh1, fresh2;  // 1 - beta
-  T keep, size;      // of the parameter; of the step
-  T v_scale, scale;
-};
+__global__ __launch_bounds__(1) void adamw_factors_kernel(AdamwFactors<T>* factors, AdamwStep step,
+                                                          const double* schedule, const double* norm2) {
+  ADDP_MAX_THREADS(1);
+  *factors = adamw_factors<T>(step, schedule, *norm2);
+}
 
 template <class T>
 __global__ __launch_bounds__(kBlock, kResident) void adamw_kernel(T* p, T* m, T* v, const T* g, int64_t n,
-                                                                  AdamwFactors<T> c, bool packed) {
+                                                                  const AdamwFactors<T>* factors, bool packed) {
   ADDP_MAX_THREADS(kBlock);
+  const AdamwFactors<T> c = *factors;
+  if (!c.usable) return;
   for_packs<T>(n, packed, thread_index(), thread_count(), [&]<int W>(int64_t i, Width<W> width) {
     const Pack<T, W> gradients = load(g + i, width);
     Pack<T, W> weight = load(p + i, width), first = load(m + i, width), second = load(v + i, width);
@@ -53,15 +53,14 @@ __global__ __launch_bounds__(kBlock, kResident) void momentum_kernel(T* p, T* mu
 }  // namespace
 
 template <class T>
-void adamw(Cuda dev, T* p, T* m, T* v, const T* g, int64_t n, const AdamwStep& step) {
+void adamw(Cuda dev, T* p, T* m, T* v, const T* g, int64_t n, const AdamwStep& step, const double* schedule,
+           const double* norm2) {
   if (n == 0) return;
-  AdamwFactors<T> c;
-  c.beta1 = static_cast<T>(step.beta1), c.beta2 = static_cast<T>(step.beta2), c.eps = static_cast<T>(step.eps);
-  c.fresh1 = static_cast<T>(1 - step.beta1), c.fresh2 = static_cast<T>(1 - step.beta2);
-  c.keep = static_cast<T>(1 - step.lr * step.decay), c.size = static_cast<T>(step.lr / step.correction1);
-  c.v_scale = static_cast<T>(1 / std::sqrt(step.correction2)), c.scale = static_cast<T>(step.scale);
+  const Scratch scratch(dev, sizeof(AdamwFactors<T>));
+  auto* factors = scratch.as<AdamwFactors<T>>();
+  launch(adamw_factors_kernel<T>, Dims{1, 1, 0, dev.stream}, factors, step, schedule, norm2);
   const bool packed = aligned(p, m, v, g);
-  launch(adamw_kernel<T>, pack_dims<T>(dev, n, packed), p, m, v, g, n, c, packed);
+  launch(adamw_kernel<T>, pack_dims<T>(dev, n, packed), p, m, v, g, n, factors, packed);
 }
 
 template <class T>
@@ -72,8 +71,10 @@ void momentum(Cuda dev, T* p, T* mu, const T* g, int64_t n, double lr, double mo
          static_cast<T>(decay), static_cast<T>(scale), packed);
 }
 
-template void adamw(Cuda, float*, float*, float*, const float*, int64_t, const AdamwStep&);
-template void adamw(Cuda, double*, double*, double*, const double*, int64_t, const AdamwStep&);
+template void adamw(Cuda, float*, float*, float*, const float*, int64_t, const AdamwStep&, const double*,
+                    const double*);
+template void adamw(Cuda, double*, double*, double*, const double*, int64_t, const AdamwStep&, const double*,
+                    const double*);
 template void momentum(Cuda, float*, float*, const float*, int64_t, double, double, double, double);
 template void momentum(Cuda, double*, double*, const double*, int64_t, double, double, double, double);
 

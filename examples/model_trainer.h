@@ -24,11 +24,12 @@ class ModelTrainer {
 
   double learning_rate(int64_t step) const { return schedule_.at(static_cast<double>(step)); }
 
-  // The update of step number `step` from 0. Returns the norm of the gradients before clipping.
+  // The update of step number `step` from 0. Returns the norm of the gradients before clipping, for which it waits at
+  // the end: everything else of the step is under way by then.
   double update(int64_t step) {
-    const double norm = optimizer_.step(learning_rate(step));
+    optimizer_.start_step(learning_rate(step));
     if (average_) average_->update();
-    return norm;
+    return optimizer_.finish_step();
   }
 
   // Runs f with the averaged weights in place, if there are any.

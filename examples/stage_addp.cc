@@ -33,11 +33,12 @@ class AddpStage : public Stage {
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
     const Tensor codes = vqgan_->encode_codes(Var(to(batch.images, on_)));
     const StepResult result = training_step(model_, *vqgan_, *predictor_, codes, rng, Mode{true, &rng});
+    backward(result.loss);
+    const double norm = trainer_->update(step);
+    // What is read waits for the device: not before the step is done.
     const double loss = result.loss.item();
     const double accuracy =
         masked_accuracy(model_.decoder.place_logits(detach(result.logits)), codes, result.masks.mask_t);
-    backward(result.loss);
-    const double norm = trainer_->update(step);
     return {{"loss", loss}, {"accuracy", accuracy}, {"grad_norm", norm}, {"lr", trainer_->learning_rate(step)}};
   }
 

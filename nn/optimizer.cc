@@ -11,13 +11,17 @@ namespace addp {
 constexpr int64_t kAlignment = 16;  // elements: every parameter starts at a cache line in either float type
 constexpr Options kCounter{DType::i64, Device::cpu};
 
-static double sum_of_squares(const Tensor& x) {
-  const Tensor result = empty({}, {DType::f64, x.device()});
+static void sum_of_squares(const Tensor& result, const Tensor& x) {
   dispatch(x, [&](auto dev, auto t) {
     using T = decltype(t);
     kernel::sum_squares<T>(dev, result.ptr<double>(), x.ptr<T>(), x.numel());
   });
-  return result.item();
+}
+
+static double norm(const Tensor& x) {
+  const Tensor squares = empty({}, {DType::f64, x.device()});
+  sum_of_squares(squares, x);
+  return std::sqrt(squares.item());
 }
 
 // For a profile: the kernels just called read or wrote `passes` times as much as x holds.
@@ -45,6 +49,7 @@ ParameterArena::ParameterArena(const std::vector<NamedVar>& parameters, double w
   const Options options = slots_[0].var.options();
   values_ = zeros({size_}, options);
   gradients_ = zeros({size_}, options);
+  squares_ = zeros({}, {DType::f64, options.device});
   for (ParameterSlot& slot : slots_) {
     const Options own = slot.var.options();
     check(own.dtype == options.dtype && own.device == options.device, "optimizer: '", slot.name, "' is ",
@@ -56,7 +61,7 @@ ParameterArena::ParameterArena(const std::vector<NamedVar>& parameters, double w
   }
 }
 
-double ParameterArena::collect_gradients() {
+void ParameterArena::collect_gradients() {
   for (ParameterSlot& slot : slots_) {
     const Tensor gradient = slot.var.grad(), home = view(gradients_, slot);
     slot.has_gradient = gradient.defined();
@@ -64,8 +69,12 @@ double ParameterArena::collect_gradients() {
     else fill(home, 0);
     slot.var.clear_grad();
   }
-  const double norm = std::sqrt(sum_of_squares(gradients_));
+  sum_of_squares(squares_, gradients_);
   claim("collect gradients", gradients_, 3);  // read, written to the arena, read for the norm
+}
+
+double ParameterArena::gradient_norm() const {
+  const double norm = std::sqrt(squares_.item());
   if (std::isfinite(norm)) return norm;
   for (const ParameterSlot& slot : slots_) {
     check_as(ErrorKind::non_finite, all_finite(view(gradients_, slot)), "gradient of '", slot.name,
@@ -102,29 +111,38 @@ AdamW::AdamW(const std::vector<NamedVar>& parameters, const AdamwConfig& config,
       arena_(parameters, config.weight_decay, lr_scale),
       means_(zeros_like(arena_.values())),
       squares_(zeros_like(arena_.values())),
+      schedule_(zeros({3}, {DType::f64, arena_.values().device()})),
       mean_views_(views(arena_, means_)),
       square_views_(views(arena_, squares_)),
       steps_(full({}, 0, kCounter)) {}
 
 int64_t AdamW::steps() const { return *steps_.value().ptr<int64_t>(); }
 
-double AdamW::step(double learning_rate) {
-  const double norm = arena_.collect_gradients();
-  const auto t = static_cast<double>(++*steps_.value().ptr<int64_t>());
-  const bool clips = config_.clip_norm > 0;
+void AdamW::set_schedule(double learning_rate) {
+  const auto t = static_cast<double>(steps() + 1);
+  const std::vector<double> values = {learning_rate, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t)};
+  copy_into(schedule_, from_vector(values, {3}));
+}
+
+void AdamW::launch() {
+  arena_.collect_gradients();
   kernel::AdamwStep s{};
-  s.beta1 = config_.beta1, s.beta2 = config_.beta2, s.eps = config_.eps;
-  s.correction1 = 1 - std::pow(config_.beta1, t), s.correction2 = 1 - std::pow(config_.beta2, t);
-  s.scale = clips ? std::min(1.0, config_.clip_norm / (norm + 1e-6)) : 1;
+  s.beta1 = config_.beta1, s.beta2 = config_.beta2, s.eps = config_.eps, s.clip_norm = config_.clip_norm;
   arena_.for_each_run([&](int64_t begin, int64_t end, const ParameterSlot& slot) {
-    s.lr = learning_rate * slot.lr_scale, s.decay = slot.weight_decay;
+    s.lr_scale = slot.lr_scale, s.decay = slot.weight_decay;
     dispatch(arena_.values(), [&](auto dev, auto type) {
       using T = decltype(type);
       kernel::adamw<T>(dev, arena_.values().ptr<T>() + begin, means_.ptr<T>() + begin, squares_.ptr<T>() + begin,
-                       arena_.gradients().ptr<T>() + begin, end - begin, s);
+                       arena_.gradients().ptr<T>() + begin, end - begin, s, schedule_.ptr<double>(),
+                       arena_.gradient_squares().ptr<double>());
     });
   });
   claim("adamw", arena_.values(), 7);  // reads weights, two moments and gradients; writes all but the last
+}
+
+double AdamW::finish_step() {
+  const double norm = arena_.gradient_norm();
+  ++*steps_.value().ptr<int64_t>();
   return norm;
 }
 
@@ -137,7 +155,8 @@ Lars::Lars(const std::vector<NamedVar>& parameters, const LarsConfig& config)
       momentum_views_(views(arena_, momenta_)) {}
 
 double Lars::step(double learning_rate) {
-  const double norm = arena_.collect_gradients();
+  arena_.collect_gradients();
+  const double gradient_norm = arena_.gradient_norm();
   for (size_t i = 0; i < arena_.slots().size(); ++i) {
     const ParameterSlot& slot = arena_.slots()[i];
     if (!slot.has_gradient) continue;
@@ -148,7 +167,7 @@ double Lars::step(double learning_rate) {
       if (value.rank() > 1) {
         const Tensor decayed = clone(gradient);
         kernel::add_scaled<T>(dev, decayed.ptr<T>(), value.ptr<T>(), value.numel(), slot.weight_decay);
-        const double value_norm = std::sqrt(sum_of_squares(value)), step_norm = std::sqrt(sum_of_squares(decayed));
+        const double value_norm = norm(value), step_norm = norm(decayed);
         if (value_norm > 0 && step_norm > 0) scale = config_.trust * value_norm / step_norm;
       }
       kernel::momentum<T>(dev, value.ptr<T>(), momentum_views_[i].value().ptr<T>(), gradient.ptr<T>(), value.numel(),
@@ -156,7 +175,7 @@ double Lars::step(double learning_rate) {
     });
   }
   claim("lars", arena_.values(), 10);  // clone, decay and norms of it, then the update
-  return norm;
+  return gradient_norm;
 }
 
 // ---- Moving average of weights

@@ -28,9 +28,12 @@ class ParameterArena {
   // All parameters must share dtype and device. Order: equal settings together, otherwise as given.
   ParameterArena(const std::vector<NamedVar>& parameters, double weight_decay, const LrScale& lr_scale = {});
 
-  // Collects the gradients that backward() left (and clears them there).
-  // Returns their Euclidean norm; throws Error(non_finite) naming the first parameter whose gradient is not finite.
-  double collect_gradients();
+  // Collects the gradients that backward() left (and clears them there) and sums their squares. Waits for nothing.
+  void collect_gradients();
+  const Tensor& gradient_squares() const { return squares_; }  // their sum, [] f64 beside the gradients
+  // The Euclidean norm of what was collected; waits for the device. Throws Error(non_finite) naming the first parameter
+  // whose gradient is not finite.
+  double gradient_norm() const;
 
   // Calls f(begin, end, slot) for maximal runs of parameters with a gradient and equal settings.
   void for_each_run(const std::function<void(int64_t begin, int64_t end, const ParameterSlot&)>& f) const;
@@ -44,7 +47,7 @@ class ParameterArena {
  private:
   std::vector<ParameterSlot> slots_;
   int64_t size_ = 0;  // elements, padding included
-  Tensor values_, gradients_;
+  Tensor values_, gradients_, squares_;
 };
 
 struct AdamwConfig {
@@ -62,7 +65,19 @@ class AdamW {
 
   // Updates all parameters from the gradients that backward() left, and clears those. Returns the norm of the gradients
   // before clipping. Throws Error(non_finite) and changes nothing when a gradient is NaN or infinite.
-  double step(double learning_rate);
+  double step(double learning_rate) {
+    start_step(learning_rate);
+    return finish_step();
+  }
+  // The same in two parts: the first starts all the work and waits for none of it, the second waits, and counts the
+  // step. start_step itself is set_schedule, which sends three numbers to the device, and launch, which only computes.
+  void start_step(double learning_rate) {
+    set_schedule(learning_rate);
+    launch();
+  }
+  double finish_step();
+  void set_schedule(double learning_rate);
+  void launch();
   int64_t steps() const;  // done so far
 
   const ParameterArena& arena() const { return arena_; }
@@ -81,6 +96,7 @@ class AdamW {
   AdamwConfig config_;
   ParameterArena arena_;
   Tensor means_, squares_;  // first and second moments
+  Tensor schedule_;         // [3] f64, see kernel::adamw
   std::vector<Var> mean_views_, square_views_;
   Var steps_;  // i64 scalar on the CPU
 };

@@ -1,6 +1,7 @@
 // Optimizer steps on the CPU: one pass over flat arenas, at the speed of memory.
 #include <cmath>
 
+#include "tensor/adamw.h"
 #include "tensor/cpu_math.h"
 #include "tensor/dispatch.h"
 #include "tensor/parallel.h"
@@ -10,14 +11,14 @@ namespace addp::kernel {
 using cpu::load;
 using cpu::store;
 
-// In PyTorch's order: m^ / (sqrt(v^) + eps) = m / correction1 / (sqrt(v) / sqrt(correction2) + eps).
 template <class T>
-void adamw(Cpu, T* p, T* m, T* v, const T* g, int64_t n, const AdamwStep& step) {
+void adamw(Cpu, T* p, T* m, T* v, const T* g, int64_t n, const AdamwStep& step, const double* schedule,
+           const double* norm2) {
   using V = cpu::Vec<T>;
-  const T beta1 = static_cast<T>(step.beta1), beta2 = static_cast<T>(step.beta2), eps = static_cast<T>(step.eps);
-  const T fresh1 = static_cast<T>(1 - step.beta1), fresh2 = static_cast<T>(1 - step.beta2);
-  const T keep = static_cast<T>(1 - step.lr * step.decay), size = static_cast<T>(step.lr / step.correction1);
-  const T v_scale = static_cast<T>(1 / std::sqrt(step.correction2)), scale = static_cast<T>(step.scale);
+  const AdamwFactors<T> c = adamw_factors<T>(step, schedule, *norm2);
+  if (!c.usable) return;
+  const T beta1 = c.beta1, beta2 = c.beta2, eps = c.eps, fresh1 = c.fresh1, fresh2 = c.fresh2;
+  const T keep = c.keep, size = c.size, v_scale = c.v_scale, scale = c.scale;
   // Constants are captured by value, so that they stay in registers.
   parallel_ranges(n, cpu::kGrain, [=](int64_t begin, int64_t end) {
     cpu::for_vectors<T>(end - begin, [=](int64_t at, auto lanes) {
@@ -48,8 +49,9 @@ void momentum(Cpu, T* p, T* mu, const T* g, int64_t n, double lr, double momentu
   });
 }
 
-template void adamw(Cpu, float*, float*, float*, const float*, int64_t, const AdamwStep&);
-template void adamw(Cpu, double*, double*, double*, const double*, int64_t, const AdamwStep&);
+template void adamw(Cpu, float*, float*, float*, const float*, int64_t, const AdamwStep&, const double*, const double*);
+template void adamw(Cpu, double*, double*, double*, const double*, int64_t, const AdamwStep&, const double*,
+                    const double*);
 template void momentum(Cpu, float*, float*, const float*, int64_t, double, double, double, double);
 template void momentum(Cpu, double*, double*, const double*, int64_t, double, double, double, double);
 

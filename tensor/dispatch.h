@@ -31,9 +31,9 @@ struct ConvShape {
 };
 
 struct AdamwStep {
-  double lr, beta1, beta2, eps, decay;
-  double correction1, correction2;  // 1 - beta^t
-  double scale;                     // factor on the gradient (clipping)
+  double beta1, beta2, eps, decay;
+  double lr_scale;   // factor on the schedule's learning rate
+  double clip_norm;  // largest norm of all gradients together; 0: any
 };
 
 #define DEVICE Cpu

@@ -125,7 +125,9 @@ template <class T> void sample_categorical(DEVICE, int64_t* code, const T* prob,
 template <class T> void top_p(DEVICE, T* y, const T* x, int64_t N, int64_t K, double p);
 
 // ---- Optimizers, in place over flat parameter arenas ----------------------------------------------------------------
-// AdamW (Loshchilov & Hutter 2019) as PyTorch: p -= lr * decay * p; m, v moments of scale * g; p -= lr * m^ / (sqrt(v^) + eps).
-template <class T> void adamw(DEVICE, T* p, T* m, T* v, const T* g, int64_t n, const AdamwStep& step);
+// AdamW (Loshchilov & Hutter 2019) as PyTorch: p -= lr * decay * p; m, v moments of g, scaled to step.clip_norm;
+// p -= lr * m^ / (sqrt(v^) + eps). What changes from step to step lies in the device's memory, so that nothing waits for it:
+// schedule: {lr, 1 - beta1^t, 1 - beta2^t}; norm2: the sum of squares of all gradients. Nothing changes unless that is finite.
+template <class T> void adamw(DEVICE, T* p, T* m, T* v, const T* g, int64_t n, const AdamwStep& step, const double* schedule, const double* norm2);
 // LARS (You et al. 2017) after its trust ratio is known: g' = scale * (g + decay * p); mu = momentum * mu + g'; p -= lr * mu.
 template <class T> void momentum(DEVICE, T* p, T* mu, const T* g, int64_t n, double lr, double momentum, double decay, double scale);

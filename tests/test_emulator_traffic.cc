@@ -59,6 +59,8 @@ TEST_CASE("traffic: memory-bound kernels move little more than they must") {
   float *x = ones_on_device(n), *y = ones_on_device(n), *dx = ones_on_device(n), *dy = ones_on_device(n);
   float *w = ones_on_device(D), *b = ones_on_device(D), *dw = ones_on_device(D), *db = ones_on_device(D);
   float *mean = ones_on_device(N), *rstd = ones_on_device(N);
+  const Tensor halves = full({3}, 0.5, {DType::f64, Device::cuda});
+  const double* schedule = halves.ptr<double>();
   using namespace kernel;
   check_traffic("add", 3 * n, [&](Cuda d) { binary<float>(d, Binary::add, y, x, dx, n, n); });
   check_traffic("add_scaled", 3 * n, [&](Cuda d) { add_scaled<float>(d, y, x, n, 0.5); });
@@ -78,7 +80,7 @@ TEST_CASE("traffic: memory-bound kernels move little more than they must") {
                 [&](Cuda d) { soft_cross_entropy<float>(d, mean, dx, x, y, rstd, N, D, D, 0.1); });
   check_traffic("dropout", 2 * n, [&](Cuda d) { dropout<float>(d, y, x, n, 1, 0.1, 1, 2, 3); });
   check_traffic("adamw", 7 * n, [&](Cuda d) {
-    adamw<float>(d, x, y, dx, dy, n, {1e-3, 0.9, 0.95, 1e-8, 0.05, 0.1, 0.05, 1});
+    adamw<float>(d, x, y, dx, dy, n, {0.9, 0.95, 1e-8, 0.05, 1, 0}, schedule, schedule);
   });
   check_traffic("lerp", 3 * n, [&](Cuda d) { lerp<float>(d, y, x, n, 0.1); });
 }

@@ -32,6 +32,15 @@ struct Counters {
 std::map<std::string, Counters> counters();  // by kernel name
 void reset_counters();
 
+// What the host asked of the runtime since the start or the last reset, besides starting work.
+struct HostCalls {
+  uint64_t waits = 0;        // calls that wait for the device
+  uint64_t allocations = 0;  // calls that stop the device to take or free memory: cudaMalloc, cudaMallocHost ...
+  // Calls of cudaMallocAsync for more than the pool ever held: on a GPU it would take memory from the driver.
+  uint64_t pool_growths = 0;
+};
+HostCalls host_calls();
+
 // True when kernels were compiled with the hooks of race mode.
 bool race_mode();
 
@@ -55,6 +64,7 @@ struct Allocation {
 void* allocate(size_t bytes);                      // null when there is no room
 void release(void* pointer, const char* caller);   // checks the red zones; memory must be open
 Allocation* find_allocation(const void* pointer);  // live, begin <= pointer <= begin + bytes; else null
+void refill(void* pointer);                        // NaN again; memory must be open
 bool in_device_memory(const void* pointer);        // live or not
 bool is_device_range(const void* pointer, size_t bytes);
 void check_red_zones(const Allocation& allocation, const std::string& culprit);
@@ -67,6 +77,7 @@ struct OpenMemory {
 
 // ---- runtime.cc -----------------------------------------------------------------------------------------------------
 void enqueue(void* stream, std::function<void()> work);
+void reset_host_calls();
 
 // ---- scheduler.cc ---------------------------------------------------------------------------------------------------
 constexpr size_t kStaticSharedLimit = 48 << 10, kSharedLimit = 64 << 10;  // as on sm_75, the smallest target

@@ -155,6 +155,11 @@ void release(void* pointer, const char* caller) {
   }
 }
 
+void refill(void* pointer) {
+  const Allocation* allocation = find_allocation(pointer);
+  std::memset(allocation->begin, kFresh, allocation->bytes);
+}
+
 Allocation* find_allocation(const void* pointer) {
   Arena& a = arena();
   char* p = static_cast<char*>(const_cast<void*>(pointer));

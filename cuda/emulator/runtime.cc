@@ -23,10 +23,16 @@ struct Work {
   std::function<void()> run;
   bool release;  // of memory: done even after a fault
 };
+// Work recorded by a capture, and the memory that it takes and gives back each time; at its addresses for good.
+struct RecordedGraph {
+  std::vector<std::function<void()>> work;
+  std::map<void*, bool> memory;  // given back again?
+};
 struct Stream {
   std::deque<Work> queue;
   uint64_t sequence = 0;
-  bool blocking = true;  // ordered with the default stream
+  bool blocking = true;                    // ordered with the default stream
+  std::shared_ptr<RecordedGraph> capture;  // not null while it captures
 };
 using Clock = std::chrono::steady_clock;
 struct Event {
@@ -41,6 +47,8 @@ struct Runtime {
   std::map<char*, size_t> pinned;
   cudaError_t last_error = cudaSuccess;
   size_t queued = 0;
+  HostCalls calls;
+  size_t pool_bytes = 0, pool_most = 0;  // in the host's order of calls
 };
 // More waiting work than this is done at once: memory that the queue will free adds up.
 constexpr size_t kQueueLimit = 20000, kMemoryLimit = size_t{2} << 30;
@@ -109,6 +117,10 @@ Point enqueue_after(void* handle, std::vector<Point> after, std::function<void()
   Runtime& r = runtime();
   check_as(ErrorKind::device, !running.thread, "emulator: a kernel cannot call the runtime");
   Stream& stream = stream_of(handle);
+  if (stream.capture) {
+    stream.capture->work.push_back(std::move(work));
+    return {};
+  }
   if (&stream == &r.default_stream) {
     for (Stream* other : r.streams)
       if (other->blocking) after.push_back({other, other->sequence});
@@ -119,6 +131,20 @@ Point enqueue_after(void* handle, std::vector<Point> after, std::function<void()
   const Point point{&stream, stream.sequence};
   if (++r.queued > kQueueLimit || (release && live_bytes() > kMemoryLimit)) synchronize(everything());
   return point;
+}
+
+// For calls that a capture forbids.
+void check_no_capture(const char* call) {
+  for (const Stream* stream : runtime().streams)
+    if (stream->capture) fault(call, ": not allowed while a stream captures a graph");
+}
+void count_wait(const char* call) {
+  check_no_capture(call);
+  ++runtime().calls.waits;
+}
+void count_allocation(const char* call) {
+  check_no_capture(call);
+  ++runtime().calls.allocations;
 }
 
 bool is_pinned(const void* pointer) {
@@ -164,6 +190,12 @@ std::recursive_mutex& device_lock() {
   static auto* mutex = new std::recursive_mutex;
   return *mutex;
 }
+
+HostCalls host_calls() {
+  const std::lock_guard lock(device_lock());
+  return runtime().calls;
+}
+void reset_host_calls() { runtime().calls = {}; }
 
 void enqueue(void* stream, std::function<void()> work) { enqueue_after(stream, {}, std::move(work)); }
 
@@ -251,6 +283,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 }
 cudaError_t cudaDeviceSynchronize() {
   LOCK;
+  count_wait("cudaDeviceSynchronize");
   synchronize(everything());
   return cudaSuccess;
 }
@@ -266,27 +299,48 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 // ---- Memory ---------------------------------------------------------------------------------------------------------
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   LOCK;
+  count_allocation("cudaMalloc");
   *pointer = bytes ? allocate(bytes) : nullptr;
   return result(bytes && !*pointer ? cudaErrorMemoryAllocation : cudaSuccess);
 }
-cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t stream) {
+cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t handle) {
   LOCK;
-  stream_of(stream);
-  return cudaMalloc(pointer, bytes);
+  Stream& stream = stream_of(handle);
+  *pointer = bytes ? allocate(bytes) : nullptr;
+  if (bytes && !*pointer) return result(cudaErrorMemoryAllocation);
+  if (!bytes) return cudaSuccess;
+  if (stream.capture) {
+    stream.capture->memory[*pointer] = false;
+    stream.capture->work.push_back([memory = *pointer] { refill(memory); });
+    return cudaSuccess;
+  }
+  Runtime& r = runtime();
+  r.pool_bytes += bytes;
+  if (r.pool_bytes > r.pool_most) r.pool_most = r.pool_bytes, ++r.calls.pool_growths;
+  return cudaSuccess;
 }
 cudaError_t cudaFree(void* pointer) {
   LOCK;
   if (!pointer) return cudaSuccess;
+  count_allocation("cudaFree");
   synchronize(everything());
   const OpenMemory open;
   release(pointer, "cudaFree");
   return cudaSuccess;
 }
-cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
+cudaError_t cudaFreeAsync(void* pointer, cudaStream_t handle) {
   LOCK;
-  if (pointer)
-    enqueue_after(
-        stream, {}, [=] { release(pointer, "cudaFreeAsync"); }, true);
+  if (!pointer) return cudaSuccess;
+  Stream& stream = stream_of(handle);
+  if (stream.capture) {
+    const auto found = stream.capture->memory.find(pointer);
+    if (found == stream.capture->memory.end() || std::exchange(found->second, true))
+      return result(cudaErrorInvalidValue);  // on a GPU the second launch would free it again
+    return cudaSuccess;
+  }
+  if (const Allocation* allocation = find_allocation(pointer)) runtime().pool_bytes -= allocation->bytes;
+  enqueue_after(
+      handle, {}, [=] { release(pointer, "cudaFreeAsync"); }, true);
   return cudaSuccess;
 }
 // The pool keeps nothing: memory that is given back is closed at once, so that a use after it shows.
@@ -297,6 +351,7 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
   LOCK;
+  count_allocation("cudaMallocHost");
   auto* memory = new char[bytes];
   runtime().pinned[memory] = bytes;
   *pointer = memory;
@@ -306,6 +361,7 @@ cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) { return cudaM
 cudaError_t cudaFreeHost(void* pointer) {
   LOCK;
   if (!pointer) return cudaSuccess;
+  count_allocation("cudaFreeHost");
   synchronize(everything());
   auto* memory = static_cast<char*>(pointer);
   if (runtime().pinned.erase(memory) == 0) fault("cudaFreeHost: ", pointer, " did not come from cudaMallocHost");
@@ -325,6 +381,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   if (bytes == 0) return cudaSuccess;
   check_copy(to, from, bytes, kind);
   const bool to_device = in_device_memory(to), from_device = in_device_memory(from);
+  const bool pageable = (!to_device && !is_pinned(to)) || (!from_device && !is_pinned(from));
+  if (pageable && stream_of(stream).capture)
+    fault("cudaMemcpyAsync: host memory that is not page-locked, while the stream captures a graph");
   Point point;
   if (!from_device && !is_pinned(from)) {
     const auto* begin = static_cast<const char*>(from);
@@ -336,11 +395,14 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
       std::memmove(to, from, bytes);
     });
   }
-  if (!to_device && !is_pinned(to)) synchronize({point});
+  if (to_device || is_pinned(to)) return cudaSuccess;
+  count_wait("cudaMemcpyAsync");  // to pageable memory
+  synchronize({point});
   return cudaSuccess;
 }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   LOCK;
+  count_wait("cudaMemcpy");
   const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
   synchronize({{&runtime().default_stream, runtime().default_stream.sequence}});
   return error;
@@ -379,6 +441,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   LOCK;
   Stream& s = stream_of(stream);
+  count_wait("cudaStreamSynchronize");
   if (&s != &runtime().default_stream) return synchronize({{&s, s.sequence}}), cudaSuccess;
   std::vector<Point> points{{&s, s.sequence}};
   for (Stream* other : runtime().streams)
@@ -414,8 +477,17 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   e->point = enqueue_after(stream, {}, [e] { e->time = Clock::now(); });
   return cudaSuccess;
 }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  LOCK;
+  check_no_capture("cudaEventQuery");
+  const Point point = reinterpret_cast<Event*>(event)->point;
+  const bool waiting =
+      point.stream && !point.stream->queue.empty() && point.stream->queue.front().sequence <= point.sequence;
+  return waiting ? cudaErrorNotReady : cudaSuccess;
+}
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   LOCK;
+  count_wait("cudaEventSynchronize");
   const Event* e = reinterpret_cast<Event*>(event);
   if (e->point.stream) synchronize({e->point});
   return cudaSuccess;
@@ -427,4 +499,54 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
   if (a->time == Clock::time_point{} || b->time == Clock::time_point{}) return result(cudaErrorNotReady);
   *milliseconds = std::chrono::duration<float, std::milli>(b->time - a->time).count();
   return cudaSuccess;
+}
+
+// ---- Graphs; a handle is a share of what was recorded
+// ----------------------------------------------------------------
+using SharedGraph = std::shared_ptr<RecordedGraph>;
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  LOCK;
+  Stream& s = stream_of(stream);
+  if (!stream || s.capture) return result(cudaErrorInvalidValue);
+  s.capture = std::make_shared<RecordedGraph>();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  LOCK;
+  const SharedGraph captured = std::exchange(stream_of(stream).capture, nullptr);
+  *graph = nullptr;
+  if (!captured) return result(cudaErrorInvalidValue);
+  *graph = reinterpret_cast<cudaGraph_t>(new SharedGraph(captured));
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  LOCK;
+  const auto& captured = *reinterpret_cast<SharedGraph*>(graph);
+  for (const auto& [memory, freed] : captured->memory)
+    if (!freed) fault("cudaGraphInstantiate: memory at ", memory, " is taken by the graph and not given back");
+  *executable = reinterpret_cast<cudaGraphExec_t>(new SharedGraph(captured));
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  LOCK;
+  for (const auto& work : (*reinterpret_cast<SharedGraph*>(executable))->work) enqueue_after(stream, {}, work);
+  return cudaSuccess;
+}
+static cudaError_t drop_graph(SharedGraph* graph) {
+  if (graph->use_count() == 1) {
+    synchronize(everything());
+    const OpenMemory open;
+    for (const auto& [memory, freed] : (*graph)->memory) release(memory, "cudaGraphDestroy");
+  }
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  LOCK;
+  return drop_graph(reinterpret_cast<SharedGraph*>(executable));
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  LOCK;
+  return drop_graph(reinterpret_cast<SharedGraph*>(graph));
 }

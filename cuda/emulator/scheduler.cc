@@ -481,6 +481,7 @@ std::map<std::string, Counters> counters() {
 void reset_counters() {
   const std::lock_guard lock(device_lock());
   scheduler().totals.clear();
+  reset_host_calls();
 }
 
 }  // namespace addp::emulator

@@ -73,32 +73,33 @@ struct PaddedImage {
 
   // Input rows from `first` on, which may lie outside the image.
   void fill(const T* x, const ConvShape& s, int64_t first) const {
-    T* to = data;
+    std::fill_n(data, size(s.Ci), T(0));
+    const int64_t begin = std::max<int64_t>(first, 0), end = std::min(first + rows, s.Hi);  // pad_left may be negative
     for (int64_t c = 0; c < s.Ci; ++c) {
-      for (int64_t r = first; r < first + rows; ++r, to += row_size) {
-        const bool inside = r >= 0 && r < s.Hi;
-        for (int64_t phase = 0; phase < phases; ++phase) {
-          fill_part(to + phase * part_size, inside ? x + (c * s.Hi + r) * s.Wi : nullptr, phase - s.pad_left, s.Wi);
+      for (int64_t r = begin; r < end; ++r) {
+        T* to = data + (c * rows + r - first) * row_size;
+        const T* from = x + (c * s.Hi + r) * s.Wi;
+        if (phases == 1) {
+          const int64_t begin_x = std::max<int64_t>(-s.pad_left, 0), end_x = std::min(s.Wi, row_size - s.pad_left);
+          cpu::copy_short(to + s.pad_left + begin_x, from + begin_x, end_x - begin_x);
+        } else {
+          for (int64_t phase = 0; phase < phases; ++phase)
+            fill_part(to + phase * part_size, from, phase - s.pad_left, s.Wi);
         }
       }
     }
   }
 
  private:
-  // to[j] = from[start + j * phases] where that exists, else 0.
+  // to[j] = from[start + j * phases] where that exists.
   void fill_part(T* to, const T* from, int64_t start, int64_t Wi) const {
-    const auto first_at = [&](int64_t column) {
-      return std::clamp<int64_t>(ceil_div(std::max<int64_t>(column - start, 0), phases), 0, part_size);
-    };
-    const int64_t begin = from == nullptr ? part_size : first_at(0);
-    const int64_t end = from == nullptr ? part_size : std::max(begin, first_at(Wi));
-    std::fill_n(to, begin, T(0));
-    if (phases == 1) {
-      std::copy_n(from + (from == nullptr ? 0 : start + begin), end - begin, to + begin);
+    const int64_t begin = ceil_div(std::max<int64_t>(-start, 0), phases);
+    const int64_t end = std::min(part_size, ceil_div(std::max<int64_t>(Wi - start, 0), phases));
+    if (phases == 2) {
+      for (int64_t j = begin; j < end; ++j) to[j] = from[start + 2 * j];
     } else {
       for (int64_t j = begin; j < end; ++j) to[j] = from[start + j * phases];
     }
-    std::fill_n(to + end, part_size - end, T(0));
   }
 };
 

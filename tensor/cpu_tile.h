@@ -148,6 +148,18 @@ void transpose(T* dst, int64_t ldd, const T* src, int64_t lds, int64_t rows, int
   }
 }
 
+// std::copy_n for some dozen elements (none if n is negative), where a call would cost more than the copy.
+template <class T>
+inline void copy_short(T* to, const T* from, int64_t n) {
+  if (n <= 0) return;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) std::memcpy(to + i, from + i, 16 * sizeof(T));
+  if ((n & 8) != 0) std::memcpy(to + i, from + i, 8 * sizeof(T)), i += 8;
+  if ((n & 4) != 0) std::memcpy(to + i, from + i, 4 * sizeof(T)), i += 4;
+  if ((n & 2) != 0) std::memcpy(to + i, from + i, 2 * sizeof(T)), i += 2;
+  if ((n & 1) != 0) to[i] = from[i];
+}
+
 // dst[s * ldd + j] = src[s * lds + j] for s < steps, j < width; ldd is width rounded up to whole vectors or more. What
 // lies behind the last column is copied along while that stays inside src; the product ignores it.
 template <class T>

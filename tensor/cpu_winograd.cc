@@ -154,26 +154,13 @@ void collect(T* to, int64_t count, const T* planes, int64_t plane_size) {
   }
 }
 
-// std::copy_n for rows of a few dozen elements, where a call costs more than the copy.
-template <class T>
-inline void copy_short(T* to, const T* from, int64_t n) {
-  int64_t i = 0;
-  for (; i + kRegisterLanes<T> <= n; i += kRegisterLanes<T>) store_register(to + i, load_register(from + i));
-  for (; i < n; ++i) to[i] = from[i];
-}
-
 // Rows [first, first + rows) of an H x W image, each as `width` columns from -left on, with zeros outside.
 template <class T>
 void pad(T* to, int64_t rows, int64_t width, const T* image, int64_t H, int64_t W, int64_t first, int64_t left) {
   const int64_t n = std::min(W, width - left);
-  for (int64_t y = first; y < first + rows; ++y, to += width) {
-    if (y < 0 || y >= H) {
-      std::fill_n(to, width, T(0));
-    } else {
-      std::fill_n(to, left, T(0));
-      copy_short(to + left, image + y * W, n);
-      std::fill_n(to + left + n, width - left - n, T(0));
-    }
+  std::fill_n(to, rows * width, T(0));
+  for (int64_t y = std::max<int64_t>(first, 0); y < std::min(first + rows, H); ++y) {
+    copy_short(to + (y - first) * width + left, image + y * W, n);
   }
 }
 

@@ -116,7 +116,10 @@ void print_profile(const std::vector<std::string>& words) {
     const ProfiledStep step(&profile);
     one.run();
   }
-  std::printf("%s", profile_text(profile, memory_kinds(profile.memory, one.held)).c_str());
+  // Kinds of memory are those of training.
+  const bool trains = profile.memory.before_backward > 0;
+  const auto kinds = trains ? memory_kinds(profile.memory, one.held) : std::vector<MemoryKind>();
+  std::printf("%s", profile_text(profile, kinds).c_str());
 }
 
 int serve() {

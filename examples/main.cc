@@ -47,7 +47,7 @@ void add_train(CLI::App& app, TrainOptions& o) {
       app.add_subcommand("train", "train one stage of ADDP, a neighbour it is compared with, or a task on an encoder");
   train->add_option("stage", o.stage, stage_help())->required()->check(CLI::IsMember(stage_names()));
   train->add_option("--run", o.run, "run folder: configuration, log, curves, samples, checkpoints")->required();
-  train->add_option("--preset", o.config.preset, "sizes and recipe")
+  train->add_option("--preset", o.config.preset, "sizes and recipe; with --encoder RUN that run's count")
       ->check(CLI::IsMember({"tiny", "demo", "small", "base", "large"}))
       ->capture_default_str();
   train->add_option("--config", o.config.file, "JSON file of configuration fields, over the preset");

@@ -11,8 +11,7 @@ NVCC ?= $(CUDA)/bin/nvcc
 MAKEFLAGS += --no-print-directory
 
 # No -ffast-math: NaN checks must work. The other relaxations change neither NaN nor infinity.
-# Only kernels are worth what -O3 costs to compile.
-FLAGS.release = $(if $(filter tensor/% cuda/% bench/%,$<),-O3,-O1) -fno-math-errno -fno-trapping-math -ffp-contract=fast
+FLAGS.release = -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast
 FLAGS.asan = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS.tsan = -O1 -g -fsanitize=thread
 # Kernels whose every load and store the emulator watches: the hooks of -fsanitize=thread, without its run-time library.

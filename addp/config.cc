@@ -176,8 +176,8 @@ static Config demo() {
   c.vqgan = vqgan(32, {1, 1, 2}, 1, 64, 8);
   c.predictor = c.model = {.width = 128, .depth = 4, .heads = 4, .decoder_depth = 2, .decoder_heads = 4, .dropout = 0};
   // About 3, 2 and 3 minutes on two cores: small batches, because steps count more than images here.
-  c.tokenizer.gan_start = 1100;
-  c.train_vqgan = stage(1500, 32, 50, 16e-3, 0.995);
+  c.tokenizer.gan_start = 900;
+  c.train_vqgan = stage(1200, 32, 50, 16e-3, 0.995);
   c.train_predictor = stage(1500, 32, 50, 24e-3, 0.995);
   c.train_addp = stage(1000, 32, 50, 24e-3, 0.99);
   c.encoder_lr_scale = 0.15;  // the decoder's rate in the encoder costs 4 points of the linear probe

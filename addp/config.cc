@@ -187,6 +187,7 @@ static Config demo() {
   c.vit_vqgan = {.width = 128, .depth = 3, .heads = 4, .decoder_depth = 3};
   c.causal = {.width = 128, .depth = 6, .heads = 4};
   c.train_vit_vqgan = c.train_vqgan;
+  c.train_vit_vqgan.base_lr = 16e-3;  // half and double this rate reconstruct worse
   c.train_gpt = c.train_igpt = c.train_predictor;
   c.sampler.top_p = 0.85;  // a model of so few steps gives its unlikely codes too much weight
   c.use_compact_ids();

@@ -20,11 +20,17 @@ namespace addp {
 template <class Tokenizer>
 class TokenizerStage : public Stage {
  public:
-  // name: of the random numbers that the weights start from.
+  // name: of the random numbers that the weights start from. codebook_restart: step before which the codebook starts
+  // from data once more, as before the first; 0: it does not.
   template <class Sizes>
   TokenizerStage(const Config& config, const Sizes& sizes, const StageConfig& recipe, const char* name,
-                 const std::string& lpips_file, uint64_t seed, Options on)
-      : config_(config), recipe_(recipe), on_(on), vqgan_(sizes, on), usage_(config.codes()) {
+                 const std::string& lpips_file, uint64_t seed, Options on, int64_t codebook_restart = 0)
+      : config_(config),
+        recipe_(recipe),
+        codebook_restart_(codebook_restart),
+        on_(on),
+        vqgan_(sizes, on),
+        usage_(config.codes()) {
     const Rng rng(seed);
     initialize(vqgan_, rng.fork(name));
     if (config.tokenizer.ema_codebook) ema_.emplace(vqgan_.quantizer, CodebookEmaConfig());
@@ -50,7 +56,7 @@ class TokenizerStage : public Stage {
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
     const Var image(to(batch.images, on_));
     const Var z = vqgan_.encode(image);
-    if (ema_ && step == 0) {
+    if (ema_ && (step == 0 || step == codebook_restart_)) {
       Rng start = rng.fork("codebook");
       ema_->start(z.value(), start);
     }
@@ -170,6 +176,7 @@ class TokenizerStage : public Stage {
 
   Config config_;
   StageConfig recipe_;
+  int64_t codebook_restart_;
   Options on_;
   Tokenizer vqgan_;
   CodebookUsage usage_;

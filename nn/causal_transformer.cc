@@ -62,7 +62,7 @@ Tensor CausalTransformer::features(const Tensor& codes) const {
 Tensor CausalTransformer::next_logits(const Tensor& codes, int64_t B, std::vector<KeyValues>& past) const {
   const NoGrad no_grad;
   if (past.empty()) past.resize(blocks.size());
-  const int64_t place = past.front().places();
+  const int64_t place = past.front().places;
   check(place < config.tokens && codes.defined() == (place > 0), "causal transformer: place ", place, " of ",
         config.tokens, codes.defined() ? " cannot be read" : " needs the code before it");
   const Var token = place == 0 ? expand(start_token, 0, B) : token_emb(codes.reshape({B, 1}));

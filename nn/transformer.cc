@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "tensor/dispatch.h"
+
 namespace addp {
 
 constexpr double kLayerNormEps = 1e-6;
@@ -14,17 +16,39 @@ Attention::Attention(int64_t width, int64_t heads, Options options)
 
 Var Attention::operator()(const Var& x) const { return proj(attention(qkv(x), heads, causal)); }
 
+// Writes row [B H, 1, Dh] as place `place` of rows [B H, capacity, Dh]; where that is full, it moves to a larger one.
+// Capacities grow by chunks, not by ones, so that most steps find memory of their sizes to reuse and copy one row.
+static void append(Tensor& rows, int64_t place, const Tensor& row) {
+  constexpr int64_t kChunk = 32;
+  const int64_t BH = row.dim(0), Dh = row.dim(2), old = rows.defined() ? rows.dim(1) : 0;
+  Tensor larger = place < old ? rows : zeros({BH, old + kChunk, Dh}, row.options());
+  const int64_t capacity = larger.dim(1);
+  dispatch(row, [&](auto dev, auto t) {
+    using T = decltype(t);
+    T* y = larger.ptr<T>();
+    if (place == old && old > 0) kernel::copy_blocks<T>(dev, y, capacity * Dh, rows.ptr<T>(), old * Dh, old * Dh, BH);
+    kernel::copy_blocks<T>(dev, y + place * Dh, capacity * Dh, row.ptr<T>(), Dh, Dh, BH);
+  });
+  rows = larger;
+}
+
 Var Attention::next(const Var& x, KeyValues& past) const {
+  const NoGrad no_grad;
   check(x.rank() == 3 && x.dim(1) == 1, "attention: the next place must be [B, 1, D], found ", x.shape());
-  const int64_t B = x.dim(0), D = x.dim(2), Dh = D / heads;
+  const int64_t B = x.dim(0), D = x.dim(2), Dh = D / heads, BH = B * heads;
   const Var packed = qkv(x);
   // With one place, [B, 1, D] and [B H, 1, Dh] are the same numbers in the same order.
-  const auto part = [&](int64_t i) { return reshape(slice(packed, 2, i * D, (i + 1) * D), {B * heads, 1, Dh}); };
-  const auto append = [](const Var& rows, const Var& row) { return rows.defined() ? concat({rows, row}, 1) : row; };
-  past.key = append(past.key, part(1));
-  past.value = append(past.value, part(2));
-  const Var scores = affine(matmul(part(0), past.key, false, true), 1 / std::sqrt(static_cast<double>(Dh)), 0);
-  return proj(reshape(matmul(softmax(scores), past.value), {B, 1, D}));
+  const auto part = [&](int64_t i) { return reshape(slice(packed, 2, i * D, (i + 1) * D), {BH, 1, Dh}); };
+  append(past.key, past.places, part(1).value());
+  append(past.value, past.places, part(2).value());
+  const int64_t places = ++past.places, capacity = past.key.dim(1);
+
+  // key query^T rather than query key^T: the same numbers, and the many keys need no transposing.
+  const Var query = affine(reshape(part(0), {BH, Dh, 1}), 1 / std::sqrt(static_cast<double>(Dh)), 0);
+  const Var scores = reshape(matmul(Var(past.key), query), {BH, 1, capacity});
+  Var weights = softmax(slice(scores, 2, 0, places));
+  if (places < capacity) weights = concat({weights, Var(zeros({BH, 1, capacity - places}, x.options()))}, 2);
+  return proj(reshape(matmul(weights, Var(past.value)), {B, 1, D}));
 }
 
 Mlp::Mlp(int64_t width, int64_t hidden, Options options)

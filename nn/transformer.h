@@ -8,8 +8,8 @@ namespace addp {
 
 // What causal attention keeps of the places it has read; empty at first.
 struct KeyValues {
-  Var key, value;  // [B H, places, Dh]
-  int64_t places() const { return key.defined() ? key.dim(1) : 0; }
+  Tensor key, value;  // [B H, capacity, Dh], 0 after the first `places`; the capacity grows as needed
+  int64_t places = 0;
 };
 
 // Multi-head self-attention with biases. Throws when heads does not divide width.
@@ -17,7 +17,8 @@ struct Attention {
   Attention(int64_t width, int64_t heads, Options options);
 
   Var operator()(const Var& x) const;  // [B, L, D] -> [B, L, D]
-  // The same for the next place alone, which sees itself and all places before it. x: [B, 1, D] -> [B, 1, D]
+  // The same for the next place alone, which sees itself and all places before it. x: [B, 1, D] -> [B, 1, D], nothing
+  // recorded.
   Var next(const Var& x, KeyValues& past) const;
 
   template <class F>

@@ -182,7 +182,9 @@ static Config demo() {
   c.train_addp = stage(1000, 32, 50, 24e-3, 0.99);
   c.encoder_lr_scale = 0.15;  // the decoder's rate in the encoder costs 4 points of the linear probe
   c.train_probe = stage(2000, 256, 30, 10);
-  c.train_finetune = recognition(1000, 32, 100, 8e-3, 0.99, 0.25);
+  // So few steps cannot afford the paper's mixing and erasing: 66 % with, 71 % without after 400 of them.
+  c.finetune.layer_decay = 0.85, c.finetune.mixup = c.finetune.cutmix = 0.2;
+  c.train_finetune = recognition(1000, 32, 100, 24e-3, 0.99, 0.1);
   c.train_segment = c.train_detect = recognition(1000, 8, 50, 48e-3, 0.99);
   c.vit_vqgan = {.width = 128, .depth = 3, .heads = 4, .decoder_depth = 3};
   c.causal = {.width = 128, .depth = 6, .heads = 4};

@@ -3,9 +3,9 @@
 //                     rows, which copies its zero-padded input rows and packs one panel of patches at a time.
 //   gradient of data  each of the stride x stride phases of dx is a stride-1 convolution of dy with the flipped weights
 //                     of those taps that reach it; with stride 1 there is one phase with all taps.
-// 3x3 convolutions of stride 1 with many channels go to cpu_winograd.cc instead.
 //   of weights        per image, dy and x are transposed to channels-last; a shifted view of x is then a packed operand
 //                     as it stands. A fixed number of partial sums over images are added in order.
+// 3x3 convolutions of stride 1 with many channels go to cpu_winograd.cc instead.
 #include <algorithm>
 #include <array>
 #include <numeric>

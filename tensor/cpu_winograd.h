@@ -1,6 +1,6 @@
 // Winograd's minimal filtering for 3x3 convolutions of stride 1 (Lavin and Gray 2016, F(4x4, 3x3)): a tile of 4 x 4
-// outputs costs 36 multiplications a pair of channels instead of 144. Rounding errors are some five times those of the
-// plain sum, 1e-6 of the largest entry in float. cpu_conv.cc decides by winograd_pays, from the sizes alone.
+// outputs costs 36 multiplications a pair of channels instead of 144. Rounding errors are somewhat larger than those
+// of the plain sum. cpu_conv.cc decides by winograd_pays, from the sizes alone.
 #pragma once
 #include <cstdint>
 

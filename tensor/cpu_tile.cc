@@ -9,19 +9,27 @@
 namespace addp::cpu {
 namespace {
 
-// Where a tile finds the left operand: the rows of a step are adjacent, along a walk ...
+// Where a tile finds the left operand. A cursor stands at one step: at<i>() is row i's entry, next() goes on. Either
+// the rows of a step are adjacent, along a walk ...
 template <class T>
 struct Packed {
   const T* a;
   Walk walk;
 
-  template <int rows, class F>
-  void for_steps(F&& step) const {
-    const T* run = a;
-    for (int64_t r = 0; r < walk.outer; ++r, run += walk.a_run) {
-      const T* at = run;
-      for (int64_t s = 0; s < walk.inner; ++s, at += walk.a_step) step([&](int i) { return at[i]; });
+  struct Cursor {
+    const T* p;
+    int64_t step;
+    template <int i>
+    T at() const {
+      return p[i];
     }
+    void next() { p += step; }
+  };
+  int64_t runs() const { return walk.outer; }
+  int64_t steps() const { return walk.inner; }
+  template <int rows>
+  Cursor run(int64_t r) const {
+    return {a + r * walk.a_run, walk.a_step};
   }
 };
 
@@ -31,18 +39,28 @@ struct Packed {
 template <class T>
 struct Rows {
   const T* a;
-  int64_t steps, stride;
+  int64_t count, stride;
 
-  template <int rows, class F>
-  void for_steps(F&& step) const {
-    constexpr int kShared = 5, kPointers = (rows + kShared - 1) / kShared;
-    static_assert(kPointers <= 3);
-    const T *p0 = a, *p1 = a + (kPointers > 1 ? kShared * stride : 0),
-            *p2 = a + (kPointers > 2 ? 2 * kShared * stride : 0);
-    for (int64_t s = 0; s < steps; ++s, ++p0, ++p1, ++p2) {
-      asm("" : "+r"(p0), "+r"(p1), "+r"(p2));
-      step([&](int i) { return (i < kShared ? p0 : i < 2 * kShared ? p1 : p2)[i % kShared * stride]; });
+  static constexpr int kShared = 5;
+  struct Cursor {
+    const T *p0, *p1, *p2;
+    int64_t stride;
+    template <int i>
+    T at() const {
+      return (i < kShared ? p0 : i < 2 * kShared ? p1 : p2)[i % kShared * stride];
     }
+    void next() {
+      ++p0, ++p1, ++p2;
+      asm("" : "+r"(p0), "+r"(p1), "+r"(p2));
+    }
+  };
+  int64_t runs() const { return 1; }
+  int64_t steps() const { return count; }
+  template <int rows>
+  Cursor run(int64_t) const {
+    static_assert(rows <= 3 * kShared);
+    return {a, a + (rows > kShared ? kShared * stride : 0), a + (rows > 2 * kShared ? 2 * kShared * stride : 0),
+            stride};
   }
 };
 
@@ -50,21 +68,29 @@ template <class T, class Left>
 using TileFunction = void (*)(T* c, int64_t ldc, const Left& left, const T* b, int64_t cols, bool accumulate,
                               const T* row);
 
+template <int vectors, class V, class T>
+[[gnu::always_inline]] inline void add_products(V (&sum)[vectors], T x, const V (&right)[vectors]) {
+#pragma GCC unroll 4
+  for (int v = 0; v < vectors; ++v) sum[v] += x * right[v];
+}
+
 template <class T, class Left, int rows, int vectors>
 void tile(T* c, int64_t ldc, const Left& left, const T* b, int64_t cols, bool accumulate, const T* row) {
   constexpr int n = kRegisterLanes<T>;
   Register<T> sum[rows][vectors] = {};
-  left.template for_steps<rows>([&](auto entry) __attribute__((always_inline)) {
-    Register<T> right[vectors];
+  for (int64_t r = 0; r < left.runs(); ++r) {
+    auto cursor = left.template run<rows>(r);
+    for (int64_t s = 0; s < left.steps(); ++s, cursor.next(), b += kPanelCols<T>) {
+      Register<T> right[vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) right[v] = load_register(b + v * n);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sum[i][v] += entry(i) * right[v];
+      for (int v = 0; v < vectors; ++v) right[v] = load_register(b + v * n);
+      // A fold, for under the sanitizers GCC 12 loses the counter of an unrolled loop here.
+      [&]<size_t... I>(std::index_sequence<I...>) {
+        (add_products<vectors>(sum[I], cursor.template at<I>(), right), ...);
+      }
+      (std::make_index_sequence<rows>());
     }
-    b += kPanelCols<T>;
-  });
+  }
   if (row != nullptr) {
     for (int v = 0; v < vectors; ++v) {
       Register<T> shift{};

@@ -27,7 +27,7 @@ LIBRARY_SOURCES += $(wildcard cuda/*.cc cuda/*.cu) $(if $(filter emulated,$(BACK
 LESSON_SOURCES := $(wildcard examples/[0-9]*.cc)
 PROGRAM_SOURCES := $(filter-out $(LESSON_SOURCES) examples/main.cc,$(wildcard examples/*.cc))
 # The emulator's own tests plant bugs in kernels, which only the emulator survives.
-TEST_SOURCES := $(if $(filter cuda,$(BACKEND)),$(filter-out tests/test_emulator%,$(wildcard tests/*.cc)),$(wildcard tests/*.cc tests/*.cu))
+TEST_SOURCES := $(if $(filter cuda,$(BACKEND)),$(filter-out tests/test_emulator% tests/emulator%,$(wildcard tests/*.cc)),$(wildcard tests/*.cc tests/*.cu))
 BENCH_SOURCES := $(wildcard bench/*.cc)
 
 # In race mode only kernels and emulator are compiled anew; the rest is the ordinary build's.

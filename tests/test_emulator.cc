@@ -109,8 +109,8 @@ TEST_CASE("emulator: race mode counts the bytes that a kernel moves") {
   find("missing atomic").right();  // 256 threads, one int
   const emulator::Counters count = emulator::counters().at("count_kernel<false>");
   CHECK(count.bytes_read == 1024);
-  CHECK(count.distinct_bytes_read == 4);
-  CHECK(count.distinct_bytes_written == 4);
+  CHECK(count.bytes_fetched == 4);
+  CHECK(count.bytes_stored == 4);
 }
 
 TEST_CASE("emulator: a fault is reported once and leaves the device usable") {

@@ -35,7 +35,7 @@ Traffic measure(const std::function<void(Cuda)>& operation) {
   Traffic traffic;
   for (const auto& [name, counts] : emulator::counters()) {
     if (name.rfind("fill_kernel", 0) == 0) continue;  // of the ones above
-    const uint64_t bytes = counts.distinct_bytes_read + counts.distinct_bytes_written;
+    const uint64_t bytes = counts.bytes_fetched + counts.bytes_stored;
     traffic.moved += static_cast<double>(bytes);
     traffic.kernels += concat_text(name, ": ", bytes, "  ");
   }

@@ -88,6 +88,23 @@ void multiply(const Shape3& s, T alpha, const Matrix<const In>& A, const Matrix<
   }
 }
 
+// What the product must move: A and B are read, C is written, and read when something is added to it.
+template <class In, class Out>
+void note_gemm(const Matrix<const In>& A, const Matrix<const In>& B, const Matrix<Out>& C, int k, int batch,
+               double beta) {
+  const auto bytes = [batch](const auto& matrix) {
+    const double copies = matrix.stride == 0 ? 1 : batch;
+    return static_cast<double>(sizeof(*matrix.data)) * matrix.rows * matrix.columns * copies;
+  };
+  Launch launch;
+  launch.name = concat_text("gemm<", sizeof(In) == 8 ? "double" : sizeof(In) == 4 ? "float" : "bf16", ">");
+  launch.numbers = {static_cast<double>(C.rows), static_cast<double>(C.columns), static_cast<double>(k),
+                    static_cast<double>(batch), beta};
+  launch.fetched = bytes(A) + bytes(B) + (beta == 0 ? 0 : bytes(C));
+  launch.stored = bytes(C);
+  note_product(std::move(launch));
+}
+
 template <class T, class In, class Out>
 cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n, int k,
                     const T* alpha, const In* A, int lda, long long strideA, const In* B, int ldb, long long strideB,
@@ -103,6 +120,7 @@ cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t transa, cublasOpera
   if (in_device_memory(alpha) || in_device_memory(beta)) fault("cublas gemm: alpha and beta must be host pointers");
   if (m == 0 || n == 0 || batch == 0) return CUBLAS_STATUS_SUCCESS;
   const T alpha_value = *alpha, beta_value = *beta;
+  note_gemm(a, b, c, k, batch, static_cast<double>(beta_value));
   enqueue(reinterpret_cast<Handle*>(handle)->stream, [=] {
     multiply<T>(Shape3{ta, tb, m, n, k}, alpha_value, a, b, beta_value, c, batch);
   });

@@ -52,6 +52,8 @@ struct Call {
   std::shared_ptr<void> arguments;
   size_t argument_bytes = 0;
   std::vector<const void*> pointers;  // those among the arguments
+  std::vector<size_t> element_bytes;  // of what each of them points to
+  std::vector<double> numbers;        // the arguments that are numbers
 };
 void enqueue_launch(Call call, dim3 grid, dim3 block, size_t shared_bytes, void* stream);
 
@@ -65,7 +67,13 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, vo
     std::apply(reinterpret_cast<void (*)(P...)>(const_cast<void*>(address)), *static_cast<std::tuple<P...>*>(values));
   };
   const auto collect = [&](const auto& argument) {
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(argument)>>) call.pointers.push_back(argument);
+    using Argument = std::remove_cvref_t<decltype(argument)>;
+    if constexpr (std::is_pointer_v<Argument>) {
+      call.pointers.push_back(argument);
+      call.element_bytes.push_back(sizeof(std::remove_pointer_t<Argument>));
+    } else if constexpr (std::is_arithmetic_v<Argument>) {
+      call.numbers.push_back(static_cast<double>(argument));
+    }
   };
   std::apply([&](const auto&... argument) { (collect(argument), ...); }, arguments);
   call.argument_bytes = sizeof(arguments);

@@ -4,6 +4,7 @@
 //   scheduler.cc  kernels: blocks one after another, one fiber per waiting thread (fiber.cc), barriers, collectives
 //   cublas.cc     matrix products
 //   race.cc       every load and store of a kernel, in race mode
+//   trace.cc      launches noted one by one
 // One lock (device_lock) guards it all; kernels run on the thread that synchronises, so results never depend on timing.
 #pragma once
 #include <cstddef>
@@ -26,9 +27,14 @@ void set_order(Order order);
 // What a kernel did since the start or the last reset; bytes are counted in race mode only.
 struct Counters {
   uint64_t launches = 0, blocks = 0, threads = 0, switches = 0;
-  uint64_t bytes_read = 0, bytes_written = 0;                    // every access to global memory
-  uint64_t distinct_bytes_read = 0, distinct_bytes_written = 0;  // each address once per launch
+  uint64_t bytes_read = 0, bytes_written = 0;  // every access to global memory
+  // What memory must deliver and take: each address once a launch, and again when the kernel comes back to it after it
+  // moved more than kCacheShare bytes of others.
+  uint64_t bytes_fetched = 0, bytes_stored = 0;
 };
+// Of a GPU's L2 cache, what one block may count on: 50 MB among the 132 multiprocessors of an H100, 4 MB among a T4's
+// 40 would be less. It decides only about kernels that read long rows twice.
+constexpr uint64_t kCacheShare = 256 << 10;
 std::map<std::string, Counters> counters();  // by kernel name
 void reset_counters();
 
@@ -40,6 +46,32 @@ struct HostCalls {
   uint64_t pool_growths = 0;
 };
 HostCalls host_calls();
+
+// One launch of a kernel, or of a product by cuBLAS.
+struct Launch {
+  struct Pointer {
+    size_t element_bytes;  // of what it points to
+    size_t extent;         // bytes from there to the end of its allocation; 0 when it is null
+  };
+  std::string name;                // "layer_norm_fwd_kernel<Team<32>, float>"; "gemm<float>"
+  std::vector<Pointer> pointers;   // the arguments that are pointers, in order; of a product A, B, C
+  std::vector<double> numbers;     // the arguments that are numbers, in order; of a product m, n, k, batch, beta
+  double fetched = 0, stored = 0;  // as in Counters; of a product what it must read and write
+};
+
+// While one lives, launches are noted one by one. Dry: only noted; nothing runs, copies and fills neither, and memory
+// that is taken is never touched, so that the largest step costs next to nothing. What the host reads is undefined
+// then, and everything allocated must be freed before the trace ends. One at a time.
+class Trace {
+ public:
+  enum class Mode { run, dry };
+  explicit Trace(Mode mode);
+  ~Trace();
+  Trace(const Trace&) = delete;
+  Trace& operator=(const Trace&) = delete;
+
+  std::vector<Launch> take();  // those noted since the start or the last take(), done first unless dry
+};
 
 // True when kernels were compiled with the hooks of race mode.
 bool race_mode();
@@ -78,6 +110,13 @@ struct OpenMemory {
 // ---- runtime.cc -----------------------------------------------------------------------------------------------------
 void enqueue(void* stream, std::function<void()> work);
 void reset_host_calls();
+void wait_for_all();
+
+// ---- trace.cc
+// ---------------------------------------------------------------------------------------------------------
+bool is_dry();
+void note_launch(const Call& call, const Counters& before, const Counters& after);
+void note_product(Launch launch);
 
 // ---- scheduler.cc ---------------------------------------------------------------------------------------------------
 constexpr size_t kStaticSharedLimit = 48 << 10, kSharedLimit = 64 << 10;  // as on sm_75, the smallest target

@@ -36,6 +36,7 @@ struct Party {
 };
 struct Cell {
   uint64_t launch = 0, block = 0;
+  uint64_t kept_until = 0;  // bytes moved by then, after which the cache has lost it
   bool was_read = false, was_written = false;
   Party writer, readers;
 };
@@ -117,8 +118,11 @@ void check_cell(Cell& cell, const Party& now, Access access, bool shared, const 
     cell.readers = Party{};
   }
   if (shared) return;
-  if (access != Access::write && !std::exchange(cell.was_read, true)) counts.distinct_bytes_read += bytes;
-  if (access != Access::read && !std::exchange(cell.was_written, true)) counts.distinct_bytes_written += bytes;
+  const uint64_t moved = counts.bytes_fetched + counts.bytes_stored;
+  if (moved > cell.kept_until) cell.was_read = cell.was_written = false;
+  cell.kept_until = moved + kCacheShare;
+  if (access != Access::write && !std::exchange(cell.was_read, true)) counts.bytes_fetched += bytes;
+  if (access != Access::read && !std::exchange(cell.was_written, true)) counts.bytes_stored += bytes;
 }
 
 // Only kernels may pass: global memory inside an allocation, shared memory inside an array, constants, their own stack.

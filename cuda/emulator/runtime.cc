@@ -96,7 +96,7 @@ void abandon_all() {
 }
 
 void synchronize(const std::vector<Point>& points) {
-  if (runtime().queued == 0) return;
+  if (runtime().queued == 0 || is_dry()) return;
   const OpenMemory open;
   try {
     for (const Point& point : points) run_until(point);
@@ -121,6 +121,7 @@ Point enqueue_after(void* handle, std::vector<Point> after, std::function<void()
     stream.capture->work.push_back(std::move(work));
     return {};
   }
+  if (is_dry() && !release) return {};
   if (&stream == &r.default_stream) {
     for (Stream* other : r.streams)
       if (other->blocking) after.push_back({other, other->sequence});
@@ -196,6 +197,7 @@ HostCalls host_calls() {
   return runtime().calls;
 }
 void reset_host_calls() { runtime().calls = {}; }
+void wait_for_all() { synchronize(everything()); }
 
 void enqueue(void* stream, std::function<void()> work) { enqueue_after(stream, {}, std::move(work)); }
 
@@ -212,6 +214,7 @@ void enqueue_launch(Call call, dim3 grid, dim3 block, size_t shared_bytes, void*
       fault(kernel_name(call.kernel), ": argument ", pointer,
             in_device_memory(pointer) ? " is freed device memory" : " is a host pointer",
             "; kernels take pointers to live device memory");
+  if (is_dry()) return note_launch(call, {}, {});
   enqueue(stream, [=, call = std::move(call)] { run_kernel(call, grid, block, shared_bytes); });
 }
 
@@ -338,7 +341,9 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t handle) {
       return result(cudaErrorInvalidValue);  // on a GPU the second launch would free it again
     return cudaSuccess;
   }
-  if (const Allocation* allocation = find_allocation(pointer)) runtime().pool_bytes -= allocation->bytes;
+  const Allocation* allocation = find_allocation(pointer);
+  if (allocation) runtime().pool_bytes -= allocation->bytes;
+  if (is_dry() && allocation && !allocation->filled) return release(pointer, "cudaFreeAsync"), cudaSuccess;
   enqueue_after(
       handle, {}, [=] { release(pointer, "cudaFreeAsync"); }, true);
   return cudaSuccess;

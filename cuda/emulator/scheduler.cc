@@ -338,6 +338,7 @@ void run_kernel(const Call& call, dim3 grid, dim3 block, size_t shared_bytes) {
   ++s.launch;
   s.reverse = s.order == Order::reverse || (s.order == Order::mixed && mixed_reverse(s.launch));
   s.counters = &s.totals[call.kernel];
+  const Counters before = *s.counters;
   ++s.counters->launches;
   s.dynamic_bytes = shared_bytes;
   running.block_dim = block, running.grid_dim = grid;
@@ -347,6 +348,7 @@ void run_kernel(const Call& call, dim3 grid, dim3 block, size_t shared_bytes) {
     running.thread = nullptr;
     for (const void* pointer : call.pointers)
       if (pointer) check_red_zones(*find_allocation(pointer), kernel_name(call.kernel));
+    note_launch(call, before, *s.counters);
   } catch (...) {
     running.thread = nullptr;
     s.ready.clear(), s.at_barrier.clear();

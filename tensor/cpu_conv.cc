@@ -3,8 +3,9 @@
 //                     rows, which copies its zero-padded input rows and packs one panel of patches at a time.
 //   gradient of data  each of the stride x stride phases of dx is a stride-1 convolution of dy with the flipped weights
 //                     of those taps that reach it; with stride 1 there is one phase with all taps.
-//   of weights        per image, dy and x are transposed to channels-last; a shifted view of x is then a packed operand
-//                     as it stands. A fixed number of partial sums over images are added in order.
+//   of weights        per image, or band of its rows where images are few, dy and x are transposed to channels-last; a
+//                     shifted view of x is then a packed operand as it stands. A fixed number of partial sums over
+//                     images and bands are added in order.
 // 3x3 convolutions of stride 1 with many channels go to cpu_winograd.cc instead.
 #include <algorithm>
 #include <array>
@@ -26,8 +27,10 @@ using cpu::kRegisterLanes;
 using cpu::kTileRows;
 using cpu::Part;
 
-constexpr int64_t kBlockPixels = 256;  // of the output, per task of the forward pass
-constexpr int64_t kMaxPartials = 8;    // of the gradient of the weights
+constexpr int64_t kBlockPixels = 256;                  // of the output, per task of the forward pass, at most
+constexpr int64_t kTasks = 8;                          // of the forward pass, where there are pixels enough
+constexpr int64_t kMinPartials = 4, kMaxPartials = 8;  // of the gradient of the weights ...
+constexpr int64_t kPartialsSize = 1 << 19;             // ... and how many elements they have together, about
 
 // Weights as a matrix [rows, channels * taps], packed tile by tile. at(t) is tile t.
 template <class T>
@@ -47,11 +50,11 @@ struct PackedWeight {
     const int64_t taps = static_cast<int64_t>(tap_offset.size());
     parallel_for(tiles, [&](int64_t t) {
       const Part part = tile(t);
-      for (int64_t i = 0; i < part.size; ++i) {
-        const T* from = weight + (part.begin + i) * row_step;
-        T* to = at(t) + i;
-        for (int64_t k = 0; k < K; k += taps, from += channel_step) {
-          for (int64_t tap = 0; tap < taps; ++tap, to += kPanelRows<T>) *to = from[tap_offset[tap]];
+      const T* from = weight + part.begin * row_step;
+      T* to = at(t);
+      for (int64_t k = 0; k < K; k += taps, from += channel_step) {
+        for (int64_t tap = 0; tap < taps; ++tap, to += kPanelRows<T>) {
+          for (int64_t i = 0; i < part.size; ++i) to[i] = from[i * row_step + tap_offset[tap]];
         }
       }
     });
@@ -156,7 +159,8 @@ struct Grid {
 
 template <class T>
 void convolve(T* y, const T* x, const PackedWeight<T>& weight, const T* bias, const ConvShape& s, const Grid& grid) {
-  const int64_t block_rows = std::clamp<int64_t>(kBlockPixels / s.Wo, 1, s.Ho), blocks = ceil_div(s.Ho, block_rows);
+  const int64_t block_pixels = std::min(kBlockPixels, s.B * s.Ho * s.Wo / kTasks);
+  const int64_t block_rows = std::clamp<int64_t>(block_pixels / s.Wo, 1, s.Ho), blocks = ceil_div(s.Ho, block_rows);
   parallel_for(s.B * blocks, [&](int64_t task) {
     const int64_t b = task / blocks, first = Part(s.Ho, blocks, task % blocks).begin * s.Wo;
     const int64_t rows = Part(s.Ho, blocks, task % blocks).size, pixels = rows * s.Wo;
@@ -215,25 +219,30 @@ void backward_phase(T* dx, const T* dy, const T* weight, const ConvShape& s, con
   convolve<T>(dx, dy, packed, nullptr, t, {s.Hi * s.Wi, s.Wi, s.stride, v.phase * s.Wi + h.phase});
 }
 
-// What a task of conv2d_bwd_weight does for its images: sum [kh, kw, Ci, Co] = sum over images and pixels.
+// What a task of conv2d_bwd_weight does for its parts, each a band of an image's output rows, `bands` an image:
+// sum [kh, kw, Ci, Co] = sum over parts and pixels.
 template <class T>
-void weight_sums(T* sum, const T* dy, const T* x, const ConvShape& s, Part images) {
-  const int64_t pixels = s.Ho * s.Wo, panels = ceil_div(s.Co, kPanelCols<T>);
-  const int64_t width = (s.Wo - 1) * s.stride + s.kw, rows = (s.Ho - 1) * s.stride + s.kh;
+void weight_sums(T* sum, const T* dy, const T* x, const ConvShape& s, Part parts, int64_t bands) {
+  const int64_t band_rows = ceil_div(s.Ho, bands), most = band_rows * s.Wo, panels = ceil_div(s.Co, kPanelCols<T>);
+  const int64_t width = (s.Wo - 1) * s.stride + s.kw, rows = (band_rows - 1) * s.stride + s.kh;
   const int64_t channels = ceil_div(s.Ci, kRegisterLanes<T>) * kRegisterLanes<T>;  // whole vectors
   PaddedImage<T> padded(rows, width, 1);
-  T* right = cpu::scratch<T>(cpu::Slot::task, panels * pixels * kPanelCols<T> + rows * width * (channels + s.Ci));
-  T* last = right + panels * pixels * kPanelCols<T>;  // x, channels-last
+  T* right = cpu::scratch<T>(cpu::Slot::task, panels * most * kPanelCols<T> + rows * width * (channels + s.Ci));
+  T* last = right + panels * most * kPanelCols<T>;  // x, channels-last
   padded.data = last + rows * width * channels;
-  const int64_t tiles = ceil_div(s.Ci, kTileRows);
-  for (int64_t b = images.begin; b < images.begin + images.size; ++b) {
-    padded.fill(x + b * s.Ci * s.Hi * s.Wi, s, -s.pad_top);
+  const int64_t tiles = ceil_div(s.Ci, kTileRows), plane = s.Ho * s.Wo;
+  for (int64_t part = parts.begin; part < parts.begin + parts.size; ++part) {
+    const int64_t b = part / bands;
+    const Part out(s.Ho, bands, part % bands);  // rows
+    const int64_t pixels = out.size * s.Wo;
+    padded.fill(x + b * s.Ci * s.Hi * s.Wi, s, out.begin * s.stride - s.pad_top);
     cpu::transpose<true>(last, channels, padded.data, rows * width, s.Ci, rows * width);
     for (int64_t p = 0, co = 0; p < panels; ++p, co += kPanelCols<T>) {
-      cpu::transpose<true>(right + p * pixels * kPanelCols<T>, kPanelCols<T>, dy + (b * s.Co + co) * pixels, pixels,
+      cpu::transpose<true>(right + p * pixels * kPanelCols<T>, kPanelCols<T>,
+                           dy + (b * s.Co + co) * plane + out.begin * s.Wo, plane,
                            std::min<int64_t>(kPanelCols<T>, s.Co - co), pixels);
     }
-    const cpu::Walk walk{s.Wo, s.stride * channels, s.Ho, s.stride * width * channels};
+    const cpu::Walk walk{s.Wo, s.stride * channels, out.size, s.stride * width * channels};
     for (int64_t tap = 0; tap < s.kh * s.kw; ++tap) {
       const T* shifted = last + (tap / s.kw * width + tap % s.kw) * channels;
       for (int64_t p = 0, co = 0; p < panels; ++p, co += kPanelCols<T>) {
@@ -241,7 +250,7 @@ void weight_sums(T* sum, const T* dy, const T* x, const ConvShape& s, Part image
           const Part ci(s.Ci, tiles, t);
           cpu::multiply_tile(sum + (tap * s.Ci + ci.begin) * s.Co + co, s.Co, shifted + ci.begin, walk,
                              right + p * pixels * kPanelCols<T>, ci.size, std::min<int64_t>(kPanelCols<T>, s.Co - co),
-                             b > images.begin);
+                             part > parts.begin);
         }
       }
     }
@@ -253,7 +262,7 @@ void weight_sums(T* sum, const T* dy, const T* x, const ConvShape& s, Part image
 template <class T>
 void conv2d_fwd(Cpu, T* y, const T* x, const T* weight, const T* bias, const ConvShape& s) {
   const int64_t taps = s.kh * s.kw;
-  if (cpu::winograd_pays(s)) return cpu::winograd(y, x, weight, s.Ci * taps, taps, false, bias, s);
+  if (cpu::winograd_pays<T>(s)) return cpu::winograd(y, x, weight, s.Ci * taps, taps, false, bias, s);
   std::vector<int64_t> tap_offset(taps);
   std::iota(tap_offset.begin(), tap_offset.end(), 0);
   const PackedWeight<T> packed(s.Co, s.Ci, taps);
@@ -265,7 +274,7 @@ template <class T>
 void conv2d_bwd_data(Cpu cpu, T* dx, const T* dy, const T* weight, const ConvShape& s) {
   const ConvShape reverse{s.B,  s.Co, s.Ho, s.Wo, s.Ci, s.kh, s.kw, 1, s.kh - 1 - s.pad_top, s.kw - 1 - s.pad_left,
                           s.Hi, s.Wi};
-  if (s.stride == 1 && cpu::winograd_pays(reverse)) {
+  if (s.stride == 1 && cpu::winograd_pays<T>(reverse)) {
     return cpu::winograd<T>(dx, dy, weight, s.kh * s.kw, s.Ci * s.kh * s.kw, true, nullptr, reverse);
   }
   if (s.kh < s.stride || s.kw < s.stride) fill(cpu, dx, s.B * s.Ci * s.Hi * s.Wi, 0.0);  // inputs between the patches
@@ -280,10 +289,13 @@ void conv2d_bwd_data(Cpu cpu, T* dx, const T* dy, const T* weight, const ConvSha
 
 template <class T>
 void conv2d_bwd_weight(Cpu, T* dweight, const T* dy, const T* x, const ConvShape& s) {
-  if (cpu::winograd_pays(s)) return cpu::winograd_bwd_weight(dweight, dy, x, s);
-  const int64_t taps = s.kh * s.kw, size = taps * s.Ci * s.Co, partials = std::min(s.B, kMaxPartials);
+  if (cpu::winograd_pays<T>(s)) return cpu::winograd_bwd_weight(dweight, dy, x, s);
+  const int64_t taps = s.kh * s.kw, size = taps * s.Ci * s.Co;
+  const int64_t most = std::clamp(kPartialsSize / size, kMinPartials, kMaxPartials);
+  const int64_t bands = std::min(s.Ho, ceil_div(most, s.B)), partials = std::min(s.B * bands, most);
   T* const sums = cpu::scratch<T>(cpu::Slot::shared, partials * size);
-  parallel_for(partials, [&](int64_t i) { weight_sums(sums + i * size, dy, x, s, Part(s.B, partials, i)); });
+  parallel_for(partials,
+               [&](int64_t i) { weight_sums(sums + i * size, dy, x, s, Part(s.B * bands, partials, i), bands); });
   parallel_ranges(s.Ci, ceil_div(s.Ci, 16), [&](int64_t begin, int64_t end) {
     for (int64_t ci = begin; ci < end; ++ci) {
       for (int64_t tap = 0; tap < taps; ++tap) {

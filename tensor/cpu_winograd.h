@@ -11,6 +11,7 @@ namespace addp::cpu {
 using kernel::ConvShape;
 
 // Whether the saving outweighs the transforms: 3x3, stride 1, some channels and enough pixels for the weights' share.
+template <class T>
 bool winograd_pays(const ConvShape& s);
 
 // y = conv(x, weight) + bias, bias [Co] or null. Entry (co, ci, ky, kx) of the weight lies at

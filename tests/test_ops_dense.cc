@@ -178,7 +178,10 @@ TEST_CASE("conv2d: sizes around every block and tail, against the definition") {
                                          // Winograd: bands of tile rows, one image a task, several images a task
                                          {{2, 17, 50, 61}, {18, 17, 3, 3}, 1, {1, 1, 1, 1}},
                                          {{3, 16, 28, 30}, {31, 16, 3, 3}, 1, {2, 0, 1, 2}},
-                                         {{15, 33, 12, 13}, {16, 33, 3, 3}, 1, {1, 1, 1, 1}}}) {
+                                         {{15, 33, 12, 13}, {16, 33, 3, 3}, 1, {1, 1, 1, 1}},
+                                         // and vectors of images
+                                         {{32, 16, 8, 8}, {17, 16, 3, 3}, 1, {1, 1, 1, 1}},
+                                         {{30, 16, 9, 11}, {18, 16, 3, 3}, 1, {2, 0, 1, 1}}}) {
     INFO(c.x, " ", c.weight);
     const Var x = random_var(c.x, 1), w = random_var(c.weight, 2), b = random_var({c.weight[0]}, 3);
     const Var y = conv2d(x, w, b, c.stride, c.padding);
@@ -190,6 +193,36 @@ TEST_CASE("conv2d: sizes around every block and tail, against the definition") {
     const double through_w = sum(mul(conv2d(x, w2, {}, c.stride, c.padding), r)).item();
     CHECK(sum(mul(Var(dx), x2)).item() == doctest::Approx(through_x).epsilon(1e-10));
     CHECK(sum(mul(Var(dw), w2)).item() == doctest::Approx(through_w).epsilon(1e-10));
+  }
+}
+
+TEST_CASE("conv2d: float32, the same bits for any number of threads") {
+  struct Case {
+    Shape x, weight;
+    int64_t stride;
+  };
+  // Winograd with vectors of tiles and of images, some empty; direct, with bands of one image
+  for (const Case& c : std::vector<Case>{{{1, 18, 50, 61}, {17, 18, 3, 3}, 1},
+                                         {{30, 17, 12, 9}, {18, 17, 3, 3}, 1},
+                                         {{1, 9, 40, 21}, {10, 9, 3, 3}, 1},
+                                         {{3, 5, 16, 18}, {6, 5, 4, 4}, 2}}) {
+    INFO(c.x, " ", c.weight);
+    const auto results = [&](DType dtype) {
+      const Var x = random_var(c.x, 1, dtype), w = random_var(c.weight, 2, dtype);
+      const Var y = conv2d(x, w, {}, c.stride, {1, 1, 1, 1});
+      const Var loss = sum(mul(y, random_var(y.shape(), 3, dtype)));
+      return std::vector<Tensor>{y.value(), gradient(loss, x), gradient(loss, w)};
+    };
+    const int before = num_threads();
+    set_num_threads(1);
+    const std::vector<Tensor> expected = results(DType::f64), single = results(DType::f32);
+    for (size_t i = 0; i < single.size(); ++i) CHECK(difference(single[i], expected[i]) < 1e-5);
+    for (int threads : {2, 5}) {
+      set_num_threads(threads);
+      const std::vector<Tensor> found = results(DType::f32);
+      for (size_t i = 0; i < single.size(); ++i) CHECK(same_bits(found[i], single[i]));
+    }
+    set_num_threads(before);
   }
 }
 
@@ -229,6 +262,28 @@ TEST_CASE("upsample") {
   const Var x = random_var({2, 3, 4, 5}, 1);
   CHECK(difference(avg_pool(upsample(x, 3), 3).value(), x.value()) < 1e-15);
   CHECK_THROWS_AS(upsample(x, 0), Error);
+}
+
+TEST_CASE("avg_pool and upsample: windows of 2 at widths around a vector, against the definition") {
+  for (int64_t W : {1, 3, 4, 7, 8, 9, 16, 21, 35}) {
+    INFO(W);
+    for (DType dtype : {DType::f64, DType::f32}) {
+      const Var x = random_var({3, 2, 5, W}, 1, dtype);
+      const Tensor large = upsample(x, 2).value();
+      const std::vector<double> from = to_vector<double>(x.value()), to = to_vector<double>(large);
+      for (int64_t i = 0; i < large.numel(); ++i) {
+        REQUIRE(to[i] == from[i / (4 * 5 * W) * 5 * W + i / (2 * W) % 10 / 2 * W + i % (2 * W) / 2]);
+      }
+      CHECK(difference(avg_pool(Var(large), 2).value(), x.value()) == 0);
+      // Each is the other's gradient; a last odd column of what is pooled gets none.
+      const Var r = random_var(large.shape(), 2, dtype);
+      const Tensor dx = gradient(sum(mul(upsample(x, 2), r)), x);
+      CHECK(difference(dx, affine(avg_pool(r, 2), 4, 0).value()) < (dtype == DType::f64 ? 1e-15 : 1e-6));
+      const Var odd = random_var({1, 1, 4, 2 * W + 1}, 3, dtype), s = random_var({1, 1, 2, W}, 4, dtype);
+      const Tensor spread = concat({affine(upsample(s, 2), 0.25, 0), Var(zeros({1, 1, 4, 1}, s.options()))}, 3).value();
+      CHECK(difference(gradient(sum(mul(avg_pool(odd, 2), s)), odd), spread) == 0);
+    }
+  }
 }
 
 TEST_CASE("attention") {

@@ -12,6 +12,7 @@
 #include <numeric>
 #include <vector>
 
+#include "tensor/cpu_padded_images.h"
 #include "tensor/cpu_tile.h"
 #include "tensor/cpu_winograd.h"
 #include "tensor/dispatch.h"
@@ -25,12 +26,14 @@ using cpu::kPanelCols;
 using cpu::kPanelRows;
 using cpu::kRegisterLanes;
 using cpu::kTileRows;
+using cpu::PaddedImages;
 using cpu::Part;
 
 constexpr int64_t kBlockPixels = 256;                  // of the output, per task of the forward pass, at most
 constexpr int64_t kTasks = 8;                          // of the forward pass, where there are pixels enough
 constexpr int64_t kMinPartials = 4, kMaxPartials = 8;  // of the gradient of the weights ...
 constexpr int64_t kPartialsSize = 1 << 19;             // ... and how many elements they have together, about
+constexpr int64_t kPixelsPerProduct = 256;             // of the gradient of the weights, at least where it can be
 
 // Weights as a matrix [rows, channels * taps], packed tile by tile. at(t) is tile t.
 template <class T>
@@ -61,51 +64,6 @@ struct PackedWeight {
   }
 };
 
-// Zero-padded rows of all channels of one image, [Ci, rows, row_size]. The columns of a row are dealt out to `phases`
-// parts, column x to place x / phases of part x % phases: with phases = stride, what a tap reads lies side by side.
-template <class T>
-struct PaddedImage {
-  T* data;
-  int64_t rows, phases, part_size, row_size;
-
-  // `width` columns from -pad_left on.
-  PaddedImage(int64_t rows, int64_t width, int64_t phases)
-      : data(nullptr), rows(rows), phases(phases), part_size(ceil_div(width, phases)), row_size(part_size * phases) {}
-  int64_t size(int64_t channels) const { return channels * rows * row_size; }
-  int64_t place(int64_t column) const { return column % phases * part_size + column / phases; }
-
-  // Input rows from `first` on, which may lie outside the image.
-  void fill(const T* x, const ConvShape& s, int64_t first) const {
-    std::fill_n(data, size(s.Ci), T(0));
-    const int64_t begin = std::max<int64_t>(first, 0), end = std::min(first + rows, s.Hi);  // pad_left may be negative
-    for (int64_t c = 0; c < s.Ci; ++c) {
-      for (int64_t r = begin; r < end; ++r) {
-        T* to = data + (c * rows + r - first) * row_size;
-        const T* from = x + (c * s.Hi + r) * s.Wi;
-        if (phases == 1) {
-          const int64_t begin_x = std::max<int64_t>(-s.pad_left, 0), end_x = std::min(s.Wi, row_size - s.pad_left);
-          cpu::copy_short(to + s.pad_left + begin_x, from + begin_x, end_x - begin_x);
-        } else {
-          for (int64_t phase = 0; phase < phases; ++phase)
-            fill_part(to + phase * part_size, from, phase - s.pad_left, s.Wi);
-        }
-      }
-    }
-  }
-
- private:
-  // to[j] = from[start + j * phases] where that exists.
-  void fill_part(T* to, const T* from, int64_t start, int64_t Wi) const {
-    const int64_t begin = ceil_div(std::max<int64_t>(-start, 0), phases);
-    const int64_t end = std::min(part_size, ceil_div(std::max<int64_t>(Wi - start, 0), phases));
-    if (phases == 2) {
-      for (int64_t j = begin; j < end; ++j) to[j] = from[start + 2 * j];
-    } else {
-      for (int64_t j = begin; j < end; ++j) to[j] = from[start + j * phases];
-    }
-  }
-};
-
 // A run of output pixels in one row: where its first one's patch starts in the image, and its column in the panel.
 struct Run {
   int64_t from, to;
@@ -115,10 +73,10 @@ struct Run {
 // vectors; the excess is overwritten by the next run or, at the end of a row of the panel, by the next row. So panel
 // and image need kPanelCols elements of slack behind them.
 template <class T, int vectors>
-void pack_runs(T* panel, const PaddedImage<T>& image, const ConvShape& s, const Run* runs, int64_t count) {
+void pack_runs(T* panel, const PaddedImages<T>& image, const ConvShape& s, const Run* runs, int64_t count) {
   for (int64_t c = 0; c < s.Ci; ++c) {
     for (int64_t ky = 0; ky < s.kh; ++ky) {
-      const T* row = image.data + (c * image.rows + ky) * image.row_size;
+      const T* row = image.data + c * image.channel_size() + ky * image.row_size;
       for (int64_t kx = 0; kx < s.kw; ++kx, panel += kPanelCols<T>) {
         const T* from = row + (image.phases == 1 ? kx : image.place(kx));
         for (int64_t r = 0; r < count; ++r) {
@@ -133,15 +91,16 @@ void pack_runs(T* panel, const PaddedImage<T>& image, const ConvShape& s, const 
   }
 }
 
-// `pixel` counts from the first output row of the image's rows.
+// `pixel` counts from the first output row of the first image on; each image has `rows` of them.
 template <class T>
-void pack_patches(T* panel, const PaddedImage<T>& image, const ConvShape& s, int64_t pixel, int64_t pixels) {
+void pack_patches(T* panel, const PaddedImages<T>& image, const ConvShape& s, int64_t rows, int64_t pixel,
+                  int64_t pixels) {
   Run runs[kPanelCols<T>];
   int64_t count = 0, longest = 0;
   for (int64_t done = 0; done < pixels;) {
     const int64_t row = (pixel + done) / s.Wo, column = (pixel + done) % s.Wo;
     const int64_t size = std::min(pixels - done, s.Wo - column);
-    runs[count++] = {row * s.stride * image.row_size + column, done};
+    runs[count++] = {(row / rows * image.height + row % rows * s.stride) * image.row_size + column, done};
     longest = std::max(longest, size);
     done += size;
   }
@@ -157,36 +116,61 @@ struct Grid {
   int64_t plane, width, step, first;
 };
 
+// What a task of `convolve` computes: some rows of one image, or some whole images where they are small.
+struct Block {
+  Part images, rows;
+
+  // The place in the result, channel 0, of each of `count` pixels from `pixel` on. Returns whether they are adjacent.
+  bool places(int64_t* place, int64_t pixel, int64_t count, const ConvShape& s, const Grid& grid) const {
+    int64_t row = pixel / s.Wo, column = pixel % s.Wo;
+    for (int64_t j = 0; j < count; ++j, ++column) {
+      if (column == s.Wo) column = 0, ++row;
+      const int64_t image = images.begin + row / rows.size, y = rows.begin + row % rows.size;
+      place[j] = image * s.Co * grid.plane + grid.first + (y * grid.width + column) * grid.step;
+    }
+    return grid.step == 1 && pixel / (rows.size * s.Wo) == (pixel + count - 1) / (rows.size * s.Wo);
+  }
+};
+
 template <class T>
-void convolve(T* y, const T* x, const PackedWeight<T>& weight, const T* bias, const ConvShape& s, const Grid& grid) {
-  const int64_t block_pixels = std::min(kBlockPixels, s.B * s.Ho * s.Wo / kTasks);
-  const int64_t block_rows = std::clamp<int64_t>(block_pixels / s.Wo, 1, s.Ho), blocks = ceil_div(s.Ho, block_rows);
-  parallel_for(s.B * blocks, [&](int64_t task) {
-    const int64_t b = task / blocks, first = Part(s.Ho, blocks, task % blocks).begin * s.Wo;
-    const int64_t rows = Part(s.Ho, blocks, task % blocks).size, pixels = rows * s.Wo;
-    PaddedImage<T> image((rows - 1) * s.stride + s.kh, (s.Wo - 1) * s.stride + s.kw, s.stride);
-    T* panel = cpu::scratch<T>(cpu::Slot::task, (weight.K + 1 + kTileRows + 1) * kPanelCols<T> + image.size(s.Ci));
-    T* tile = panel + (weight.K + 1) * kPanelCols<T>;
-    image.data = tile + kTileRows * kPanelCols<T>;
-    image.fill(x + b * s.Ci * s.Hi * s.Wi, s, first / s.Wo * s.stride - s.pad_top);
-    for (int64_t p = 0; p < pixels; p += kPanelCols<T>) {
-      const int64_t n = std::min<int64_t>(kPanelCols<T>, pixels - p);
-      pack_patches(panel, image, s, p, n);
-      for (int64_t t = 0; t < weight.tiles; ++t) {
-        const Part co = weight.tile(t);
-        T* plane = y + (b * s.Co + co.begin) * grid.plane;
-        // With step 1 the pixels are adjacent in the result.
-        T* to = grid.step == 1 ? plane + first + p : tile;
-        const int64_t to_step = grid.step == 1 ? grid.plane : kPanelCols<T>;
-        for (int64_t i = 0; bias != nullptr && i < co.size; ++i) std::fill_n(to + i * to_step, n, bias[co.begin + i]);
-        cpu::multiply_tile(to, to_step, weight.at(t), {weight.K, kPanelRows<T>}, panel, co.size, n, bias != nullptr);
-        for (int64_t j = 0; grid.step != 1 && j < n; ++j) {
-          const int64_t pixel = first + p + j;
-          T* at = plane + grid.first + (pixel / s.Wo * grid.width + pixel % s.Wo) * grid.step;
-          for (int64_t i = 0; i < co.size; ++i) at[i * grid.plane] = tile[i * kPanelCols<T> + j];
-        }
+void convolve_block(T* y, const T* x, const PackedWeight<T>& weight, const T* bias, const ConvShape& s,
+                    const Grid& grid, const Block& block) {
+  PaddedImages<T> image(block.images.size, (block.rows.size - 1) * s.stride + s.kh, (s.Wo - 1) * s.stride + s.kw,
+                        s.stride);
+  T* panel =
+      cpu::scratch<T>(cpu::Slot::task, (weight.K + 1 + kTileRows + 1) * kPanelCols<T> + s.Ci * image.channel_size());
+  T* tile = panel + (weight.K + 1) * kPanelCols<T>;
+  image.data = tile + kTileRows * kPanelCols<T>;
+  for (int64_t i = 0; i < block.images.size; ++i) {
+    image.fill(i, x + (block.images.begin + i) * s.Ci * s.Hi * s.Wi, s, block.rows.begin * s.stride - s.pad_top);
+  }
+  const int64_t pixels = block.images.size * block.rows.size * s.Wo;
+  for (int64_t p = 0; p < pixels; p += kPanelCols<T>) {
+    const int64_t n = std::min<int64_t>(kPanelCols<T>, pixels - p);
+    pack_patches(panel, image, s, block.rows.size, p, n);
+    int64_t place[kPanelCols<T>];
+    const bool adjacent = block.places(place, p, n, s, grid);
+    for (int64_t t = 0; t < weight.tiles; ++t) {
+      const Part co = weight.tile(t);
+      T* to = adjacent ? y + place[0] + co.begin * grid.plane : tile;
+      const int64_t to_step = adjacent ? grid.plane : kPanelCols<T>;
+      for (int64_t i = 0; bias != nullptr && i < co.size; ++i) std::fill_n(to + i * to_step, n, bias[co.begin + i]);
+      cpu::multiply_tile(to, to_step, weight.at(t), {weight.K, kPanelRows<T>}, panel, co.size, n, bias != nullptr);
+      for (int64_t i = 0; !adjacent && i < co.size; ++i) {
+        for (int64_t j = 0; j < n; ++j) y[place[j] + (co.begin + i) * grid.plane] = tile[i * kPanelCols<T> + j];
       }
     }
+  }
+}
+
+template <class T>
+void convolve(T* y, const T* x, const PackedWeight<T>& weight, const T* bias, const ConvShape& s, const Grid& grid) {
+  const int64_t pixels = s.Ho * s.Wo, block_pixels = std::min(kBlockPixels, s.B * pixels / kTasks);
+  const int64_t groups = ceil_div(s.B, std::clamp<int64_t>(block_pixels / pixels, 1, s.B));  // of images
+  const int64_t bands = ceil_div(s.Ho, std::clamp<int64_t>(block_pixels / s.Wo, 1, s.Ho));   // of rows; 1 for groups
+  parallel_for(groups * bands, [&](int64_t task) {
+    convolve_block(y, x, weight, bias, s, grid,
+                   Block{Part(s.B, groups, task / bands), Part(s.Ho, bands, task % bands)});
   });
 }
 
@@ -219,39 +203,83 @@ void backward_phase(T* dx, const T* dy, const T* weight, const ConvShape& s, con
   convolve<T>(dx, dy, packed, nullptr, t, {s.Hi * s.Wi, s.Wi, s.stride, v.phase * s.Wi + h.phase});
 }
 
+// sum [kh, kw, Ci, Co] = or += shifted views of x times dy. x: channels-last, walked along as for the first tap; dy:
+// packed, [panel, pixel, kPanelCols].
+template <class T>
+void add_weight_products(T* sum, const T* x, const T* dy, const cpu::Walk& walk, const ConvShape& s, bool accumulate) {
+  const int64_t panels = ceil_div(s.Co, kPanelCols<T>), tiles = ceil_div(s.Ci, kTileRows);
+  const int64_t pixel = walk.a_step / s.stride, row = walk.a_run / s.stride;  // apart, in x
+  const int64_t panel_size = walk.inner * walk.outer * walk.blocks * kPanelCols<T>;
+  for (int64_t tap = 0; tap < s.kh * s.kw; ++tap) {
+    const T* shifted = x + tap / s.kw * row + tap % s.kw * pixel;
+    for (int64_t p = 0, co = 0; p < panels; ++p, co += kPanelCols<T>) {
+      for (int64_t t = 0; t < tiles; ++t) {
+        const Part ci(s.Ci, tiles, t);
+        cpu::multiply_tile(sum + (tap * s.Ci + ci.begin) * s.Co + co, s.Co, shifted + ci.begin, walk,
+                           dy + p * panel_size, ci.size, std::min<int64_t>(kPanelCols<T>, s.Co - co), accumulate);
+      }
+    }
+  }
+}
+
 // What a task of conv2d_bwd_weight does for its parts, each a band of an image's output rows, `bands` an image:
-// sum [kh, kw, Ci, Co] = sum over parts and pixels.
+// sum [kh, kw, Ci, Co] = sum over parts and pixels. Small parts share a product.
 template <class T>
 void weight_sums(T* sum, const T* dy, const T* x, const ConvShape& s, Part parts, int64_t bands) {
-  const int64_t band_rows = ceil_div(s.Ho, bands), most = band_rows * s.Wo, panels = ceil_div(s.Co, kPanelCols<T>);
+  const int64_t band_rows = ceil_div(s.Ho, bands), plane = s.Ho * s.Wo, panels = ceil_div(s.Co, kPanelCols<T>);
+  const int64_t together =
+      bands > 1 ? 1 : std::clamp<int64_t>(kPixelsPerProduct / plane, 1, std::max<int64_t>(parts.size, 1));
   const int64_t width = (s.Wo - 1) * s.stride + s.kw, rows = (band_rows - 1) * s.stride + s.kh;
   const int64_t channels = ceil_div(s.Ci, kRegisterLanes<T>) * kRegisterLanes<T>;  // whole vectors
-  PaddedImage<T> padded(rows, width, 1);
-  T* right = cpu::scratch<T>(cpu::Slot::task, panels * most * kPanelCols<T> + rows * width * (channels + s.Ci));
+  const int64_t most = together * band_rows * s.Wo, last_size = rows * width * channels;
+  PaddedImages<T> padded(1, rows, width, 1);
+  T* right = cpu::scratch<T>(cpu::Slot::task,
+                             panels * most * kPanelCols<T> + together * last_size + s.Ci * padded.channel_size());
   T* last = right + panels * most * kPanelCols<T>;  // x, channels-last
-  padded.data = last + rows * width * channels;
-  const int64_t tiles = ceil_div(s.Ci, kTileRows), plane = s.Ho * s.Wo;
-  for (int64_t part = parts.begin; part < parts.begin + parts.size; ++part) {
-    const int64_t b = part / bands;
-    const Part out(s.Ho, bands, part % bands);  // rows
+  padded.data = last + together * last_size;
+  for (int64_t first = 0; first < parts.size; first += together) {
+    const int64_t count = std::min(together, parts.size - first);
+    const Part out(s.Ho, bands, (parts.begin + first) % bands);  // rows
     const int64_t pixels = out.size * s.Wo;
-    padded.fill(x + b * s.Ci * s.Hi * s.Wi, s, out.begin * s.stride - s.pad_top);
-    cpu::transpose<true>(last, channels, padded.data, rows * width, s.Ci, rows * width);
-    for (int64_t p = 0, co = 0; p < panels; ++p, co += kPanelCols<T>) {
-      cpu::transpose<true>(right + p * pixels * kPanelCols<T>, kPanelCols<T>,
-                           dy + (b * s.Co + co) * plane + out.begin * s.Wo, plane,
-                           std::min<int64_t>(kPanelCols<T>, s.Co - co), pixels);
-    }
-    const cpu::Walk walk{s.Wo, s.stride * channels, out.size, s.stride * width * channels};
-    for (int64_t tap = 0; tap < s.kh * s.kw; ++tap) {
-      const T* shifted = last + (tap / s.kw * width + tap % s.kw) * channels;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t b = (parts.begin + first + i) / bands;
+      padded.fill(0, x + b * s.Ci * s.Hi * s.Wi, s, out.begin * s.stride - s.pad_top);
+      cpu::transpose<true>(last + i * last_size, channels, padded.data, rows * width, s.Ci, rows * width);
       for (int64_t p = 0, co = 0; p < panels; ++p, co += kPanelCols<T>) {
-        for (int64_t t = 0; t < tiles; ++t) {
-          const Part ci(s.Ci, tiles, t);
-          cpu::multiply_tile(sum + (tap * s.Ci + ci.begin) * s.Co + co, s.Co, shifted + ci.begin, walk,
-                             right + p * pixels * kPanelCols<T>, ci.size, std::min<int64_t>(kPanelCols<T>, s.Co - co),
-                             part > parts.begin);
+        cpu::transpose<true>(right + (p * count + i) * pixels * kPanelCols<T>, kPanelCols<T>,
+                             dy + (b * s.Co + co) * plane + out.begin * s.Wo, plane,
+                             std::min<int64_t>(kPanelCols<T>, s.Co - co), pixels);
+      }
+    }
+    const int64_t step = s.stride * channels;
+    add_weight_products(sum, last, right, {s.Wo, step, out.size, step * width, count, last_size}, s, first > 0);
+  }
+}
+
+// dweight [Co, Ci, kh, kw] = the sum of the partial sums [kh, kw, Ci, Co], for a vector of input channels from ci on.
+template <class T>
+void add_partials(T* dweight, const T* sums, int64_t partials, const ConvShape& s, int64_t ci) {
+  constexpr int64_t n = kRegisterLanes<T>;
+  const int64_t taps = s.kh * s.kw, size = taps * s.Ci * s.Co, channels = std::min(n, s.Ci - ci);
+  T* sum = cpu::scratch<T>(cpu::Slot::task, n * n + n * n * taps);  // [channel, co]
+  T* turned = sum + n * n;                                          // [tap, co, channel]
+  for (int64_t co = 0; co < s.Co; co += n) {
+    const int64_t width = std::min(n, s.Co - co);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const T* from = sums + (tap * s.Ci + ci + c) * s.Co + co;
+        T* to = sum + c * n;
+        std::copy_n(from, width, to);
+        for (int64_t i = 1; i < partials; ++i) {
+          for (int64_t j = 0; j < width; ++j) to[j] += from[i * size + j];
         }
+      }
+      cpu::transpose<true>(turned + tap * n * n, n, sum, n, channels, n);
+    }
+    for (int64_t j = 0; j < width; ++j) {
+      T* to = dweight + ((co + j) * s.Ci + ci) * taps;
+      for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t tap = 0; tap < taps; ++tap) *to++ = turned[(tap * n + j) * n + c];
       }
     }
   }
@@ -296,17 +324,8 @@ void conv2d_bwd_weight(Cpu, T* dweight, const T* dy, const T* x, const ConvShape
   T* const sums = cpu::scratch<T>(cpu::Slot::shared, partials * size);
   parallel_for(partials,
                [&](int64_t i) { weight_sums(sums + i * size, dy, x, s, Part(s.B * bands, partials, i), bands); });
-  parallel_ranges(s.Ci, ceil_div(s.Ci, 16), [&](int64_t begin, int64_t end) {
-    for (int64_t ci = begin; ci < end; ++ci) {
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        T* sum = sums + (tap * s.Ci + ci) * s.Co;
-        for (int64_t i = 1; i < partials; ++i) {
-          for (int64_t co = 0; co < s.Co; ++co) sum[co] += sum[i * size + co];
-        }
-        for (int64_t co = 0; co < s.Co; ++co) dweight[(co * s.Ci + ci) * taps + tap] = sum[co];
-      }
-    }
-  });
+  parallel_for(ceil_div(s.Ci, kRegisterLanes<T>),
+               [&](int64_t i) { add_partials(dweight, sums, partials, s, i * kRegisterLanes<T>); });
 }
 
 #define INSTANTIATE(T)                                                               \

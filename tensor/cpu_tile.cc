@@ -25,11 +25,12 @@ struct Packed {
     }
     void next() { p += step; }
   };
+  int64_t blocks() const { return walk.blocks; }
   int64_t runs() const { return walk.outer; }
   int64_t steps() const { return walk.inner; }
   template <int rows>
-  Cursor run(int64_t r) const {
-    return {a + r * walk.a_run, walk.a_step};
+  Cursor run(int64_t block, int64_t r) const {
+    return {a + block * walk.a_block + r * walk.a_run, walk.a_step};
   }
 };
 
@@ -54,10 +55,11 @@ struct Rows {
       asm("" : "+r"(p0), "+r"(p1), "+r"(p2));
     }
   };
+  int64_t blocks() const { return 1; }
   int64_t runs() const { return 1; }
   int64_t steps() const { return count; }
   template <int rows>
-  Cursor run(int64_t) const {
+  Cursor run(int64_t, int64_t) const {
     static_assert(rows <= 3 * kShared);
     return {a, a + (rows > kShared ? kShared * stride : 0), a + (rows > 2 * kShared ? 2 * kShared * stride : 0),
             stride};
@@ -78,17 +80,19 @@ template <class T, class Left, int rows, int vectors>
 void tile(T* c, int64_t ldc, const Left& left, const T* b, int64_t cols, bool accumulate, const T* row) {
   constexpr int n = kRegisterLanes<T>;
   Register<T> sum[rows][vectors] = {};
-  for (int64_t r = 0; r < left.runs(); ++r) {
-    auto cursor = left.template run<rows>(r);
-    for (int64_t s = 0; s < left.steps(); ++s, cursor.next(), b += kPanelCols<T>) {
-      Register<T> right[vectors];
+  for (int64_t block = 0; block < left.blocks(); ++block) {
+    for (int64_t r = 0; r < left.runs(); ++r) {
+      auto cursor = left.template run<rows>(block, r);
+      for (int64_t s = 0; s < left.steps(); ++s, cursor.next(), b += kPanelCols<T>) {
+        Register<T> right[vectors];
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) right[v] = load_register(b + v * n);
-      // A fold, for under the sanitizers GCC 12 loses the counter of an unrolled loop here.
-      [&]<size_t... I>(std::index_sequence<I...>) {
-        (add_products<vectors>(sum[I], cursor.template at<I>(), right), ...);
+        for (int v = 0; v < vectors; ++v) right[v] = load_register(b + v * n);
+        // A fold, for under the sanitizers GCC 12 loses the counter of an unrolled loop here.
+        [&]<size_t... I>(std::index_sequence<I...>) {
+          (add_products<vectors>(sum[I], cursor.template at<I>(), right), ...);
+        }
+        (std::make_index_sequence<rows>());
       }
-      (std::make_index_sequence<rows>());
     }
   }
   if (row != nullptr) {

@@ -62,11 +62,12 @@ struct Part {
   int64_t begin, size;
 };
 
-// How the product walks along the summed dimension: `outer` runs of `inner` steps. A step moves `a` by a_step; each
-// run starts a_run after the one before. B is always dense.
+// How the product walks along the summed dimension: `blocks` of `outer` runs of `inner` steps. A step moves `a` by
+// a_step; each run starts a_run after the one before, each block a_block. B is always dense.
 struct Walk {
   int64_t inner, a_step;
   int64_t outer = 1, a_run = 0;
+  int64_t blocks = 1, a_block = 0;
 };
 
 // c[i, j] = sum over steps s of a[s, i] * b[s, j], or += when accumulate, for i < rows <= kTileRows and

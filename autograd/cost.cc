@@ -34,7 +34,7 @@ double bytes_of(const Tensor& x) { return static_cast<double>(x.bytes()); }
 double bytes_of(const std::vector<Var>& inputs) {
   double sum = 0;
   for (const Var& input : inputs) {
-    if (input.defined()) sum += bytes_of(input.value());
+    if (input.defined()) sum += bytes_of(input.outline());
   }
   return sum;
 }
@@ -70,7 +70,7 @@ Cost backward_cost(const Node& node) {
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     const Var& input = node.inputs[i];
     if (!input.needs_grad()) continue;
-    if (!hands_on || input.numel() != node.value.numel()) cost.bytes += bytes_of(input.value());
+    if (!hands_on || input.numel() != node.value.numel()) cost.bytes += bytes_of(input.outline());
     products += i < 2;
   }
   if (hands_on && cost.bytes == 0) return cost;
@@ -86,19 +86,19 @@ int64_t activations_needed(const Var& y) {
   std::unordered_map<const void*, int64_t> kept;  // by address, for views share their storage
   std::unordered_set<const Node*> seen{&y.node()};
   std::vector<const Node*> stack{&y.node()};
-  const auto keep = [&](const Tensor& x) {
-    int64_t& bytes = kept[x.raw()];
-    bytes = std::max(bytes, x.bytes());
+  const auto keep = [&](const Node& x) {
+    int64_t& bytes = kept[x.address];
+    bytes = std::max(bytes, x.value.bytes());
   };
   while (!stack.empty()) {
     const Node& node = *stack.back();
     stack.pop_back();
     const bool reads_input = !node.is_leaf && !kLinearOps.count(node.op) && !kReadsNoInput.count(node.op);
-    if (!node.is_leaf && kReadsOutput.count(node.op)) keep(node.value);
+    if (!node.is_leaf && kReadsOutput.count(node.op)) keep(node);
     for (const Var& input : node.inputs) {
       if (!input.defined()) continue;
       const bool is_parameter = input.node().is_leaf && input.needs_grad();
-      if (reads_input && !is_parameter) keep(input.value());
+      if (reads_input && !is_parameter) keep(input.node());
       if (seen.insert(&input.node()).second) stack.push_back(&input.node());
     }
   }

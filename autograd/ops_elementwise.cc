@@ -19,11 +19,11 @@ Tensor apply(Binary op, const Tensor& a, const Tensor& b) {
   return y;
 }
 
-Tensor scaled(const Tensor& x, double factor) {
+Tensor scaled(const Tensor& x, double factor, double shift = 0) {
   Tensor y = empty_like(x);
   dispatch(y, [&](auto dev, auto t) {
     using T = decltype(t);
-    kernel::unary_fwd<T>(dev, Unary::affine, y.ptr<T>(), x.ptr<T>(), x.numel(), factor, 0);
+    kernel::unary_fwd<T>(dev, Unary::affine, y.ptr<T>(), x.ptr<T>(), x.numel(), factor, shift);
   });
   return y;
 }
@@ -72,14 +72,14 @@ Var unary(const char* name, Unary op, const Var& x, double a = 0, double b = 0) 
 
 Var add(const Var& a, const Var& b) {
   check_operands("add", a, b);
-  return record("add", apply(Binary::add, a.value(), b.value()), {a, b}, [=](const Tensor& dy) {
+  return record("add", apply(Binary::add, a.value(), b.value()), {a, b}, [b = b.edge()](const Tensor& dy) {
     return Gradients{dy, b.needs_grad() ? fold(dy, b.shape()) : Tensor()};
   });
 }
 
 Var sub(const Var& a, const Var& b) {
   check_operands("sub", a, b);
-  return record("sub", apply(Binary::sub, a.value(), b.value()), {a, b}, [=](const Tensor& dy) {
+  return record("sub", apply(Binary::sub, a.value(), b.value()), {a, b}, [b = b.edge()](const Tensor& dy) {
     return Gradients{dy, b.needs_grad() ? fold(dy, b.shape(), -1) : Tensor()};
   });
 }
@@ -98,7 +98,7 @@ Var mul(const Var& a, const Var& b) {
 Var div(const Var& a, const Var& b) {
   check_operands("div", a, b);
   const Tensor y = apply(Binary::div, a.value(), b.value());
-  return record("div", y, {a, b}, [=](const Tensor& dy) {
+  return record("div", y, {a, b}, [y, a = a.edge(), b](const Tensor& dy) {
     Gradients d(2);
     const Tensor da = apply(Binary::div, dy, b.value());
     if (a.needs_grad()) d[0] = da;
@@ -107,7 +107,10 @@ Var div(const Var& a, const Var& b) {
   });
 }
 
-Var affine(const Var& x, double scale, double shift) { return unary("affine", Unary::affine, x, scale, shift); }
+Var affine(const Var& x, double scale, double shift) {
+  return record("affine", scaled(x.value(), scale, shift), {x},
+                [=](const Tensor& dy) { return Gradients{scaled(dy, scale)}; });
+}
 Var exp(const Var& x) { return unary("exp", Unary::exp, x); }
 Var log(const Var& x) { return unary("log", Unary::log, x); }
 Var sqrt(const Var& x) { return unary("sqrt", Unary::sqrt, x); }
@@ -161,12 +164,13 @@ Var select_rows(const Tensor& mask, const Var& a, const Var& b) {
     });
     return y;
   };
-  return record("select_rows", select(&a.value(), &b.value()), {a, b}, [=](const Tensor& dy) {
-    Gradients d(2);
-    if (a.needs_grad()) d[0] = fold(select(&dy, nullptr), a.shape());
-    if (b.needs_grad()) d[1] = fold(select(nullptr, &dy), b.shape());
-    return d;
-  });
+  return record("select_rows", select(&a.value(), &b.value()), {a, b},
+                [=, a = a.edge(), b = b.edge()](const Tensor& dy) {
+                  Gradients d(2);
+                  if (a.needs_grad()) d[0] = fold(select(&dy, nullptr), a.shape());
+                  if (b.needs_grad()) d[1] = fold(select(nullptr, &dy), b.shape());
+                  return d;
+                });
 }
 
 }  // namespace addp

@@ -81,8 +81,8 @@ Var avg_pool(const Var& x, int64_t k) {
     using T = decltype(t);
     kernel::avg_pool_fwd<T>(dev, y.ptr<T>(), x.value().ptr<T>(), planes, H, W, k);
   });
-  return record("avg_pool", y, {x}, [=](const Tensor& dy) {
-    Tensor dx = empty_like(x.value());
+  return record("avg_pool", y, {x}, [=, x = x.edge()](const Tensor& dy) {
+    Tensor dx = empty(x.shape(), x.options());
     dispatch(dy, [&](auto dev, auto t) {
       using T = decltype(t);
       kernel::avg_pool_bwd<T>(dev, dx.ptr<T>(), dy.ptr<T>(), planes, H, W, k);
@@ -100,8 +100,8 @@ Var max_pool(const Var& x, int64_t k) {
     using T = decltype(t);
     kernel::max_pool_fwd<T>(dev, y.ptr<T>(), argmax.ptr<int64_t>(), x.value().ptr<T>(), planes, H, W, k);
   });
-  return record("max_pool", y, {x}, [=](const Tensor& dy) {
-    Tensor dx = empty_like(x.value());
+  return record("max_pool", y, {x}, [=, x = x.edge()](const Tensor& dy) {
+    Tensor dx = empty(x.shape(), x.options());
     dispatch(dy, [&](auto dev, auto t) {
       using T = decltype(t);
       kernel::max_pool_bwd<T>(dev, dx.ptr<T>(), dy.ptr<T>(), argmax.ptr<int64_t>(), planes, H, W, k);
@@ -118,8 +118,8 @@ Var upsample(const Var& x, int64_t k) {
     using T = decltype(t);
     kernel::upsample_fwd<T>(dev, y.ptr<T>(), x.value().ptr<T>(), planes, H, W, k);
   });
-  return record("upsample", y, {x}, [=](const Tensor& dy) {
-    Tensor dx = empty_like(x.value());
+  return record("upsample", y, {x}, [=, x = x.edge()](const Tensor& dy) {
+    Tensor dx = empty(x.shape(), x.options());
     dispatch(dy, [&](auto dev, auto t) {
       using T = decltype(t);
       kernel::upsample_bwd<T>(dev, dx.ptr<T>(), dy.ptr<T>(), planes, H, W, k);

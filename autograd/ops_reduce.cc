@@ -12,8 +12,8 @@ Var reduce(const char* op, const Var& x, Shape shape, int64_t outer, int64_t n, 
     using T = decltype(t);
     kernel::sum_axis<T>(dev, y.ptr<T>(), x.value().ptr<T>(), outer, n, inner, scale);
   });
-  return record(op, y, {x}, [=](const Tensor& dy) {
-    Tensor dx = empty_like(x.value());
+  return record(op, y, {x}, [=, x = x.edge()](const Tensor& dy) {
+    Tensor dx = empty(x.shape(), x.options());
     dispatch(dx, [&](auto dev, auto t) {
       using T = decltype(t);
       kernel::broadcast_axis<T>(dev, dx.ptr<T>(), dy.ptr<T>(), outer, n, inner, scale);

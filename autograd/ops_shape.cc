@@ -66,8 +66,8 @@ Var gather(const char* op, const Var& x, const Tensor& index, Shape shape, int64
     using T = decltype(t);
     kernel::gather_rows_fwd<T>(dev, y.ptr<T>(), x.value().ptr<T>(), index.ptr<int64_t>(), B, N, M, D, shared);
   });
-  return record(op, y, {x}, [=](const Tensor& dy) {
-    Tensor dx = empty_like(x.value());
+  return record(op, y, {x}, [=, x = x.edge()](const Tensor& dy) {
+    Tensor dx = empty(x.shape(), x.options());
     dispatch(dx, [&](auto dev, auto t) {
       using T = decltype(t);
       kernel::gather_rows_bwd<T>(dev, dx.ptr<T>(), dy.ptr<T>(), index.ptr<int64_t>(), B, N, M, D, shared);
@@ -80,7 +80,7 @@ Var gather(const char* op, const Var& x, const Tensor& index, Shape shape, int64
 
 Var reshape(const Var& x, Shape shape) {
   return record("reshape", x.value().reshape(std::move(shape)), {x},
-                [=](const Tensor& dy) { return Gradients{dy.reshape(x.shape())}; });
+                [from = x.shape()](const Tensor& dy) { return Gradients{dy.reshape(from)}; });
 }
 
 Var permute(const Var& x, const std::vector<int>& order) {
@@ -94,7 +94,7 @@ Var permute(const Var& x, const std::vector<int>& order) {
   check(valid, "permute: order must name each axis of ", x.shape(), " once (at most 6 axes), found ",
         Shape(order.begin(), order.end()));
   return record("permute", permuted(x.value(), order), {x},
-                [=](const Tensor& dy) { return Gradients{permuted(dy, inverse)}; });
+                [inverse](const Tensor& dy) { return Gradients{permuted(dy, inverse)}; });
 }
 
 Var slice(const Var& x, int64_t axis, int64_t begin, int64_t end) {
@@ -105,8 +105,8 @@ Var slice(const Var& x, int64_t axis, int64_t begin, int64_t end) {
   shape[axis] = end - begin;
   Tensor y = empty(shape, x.value());
   copy_out(y, x.value(), begin, axis);
-  return record("slice", y, {x}, [=](const Tensor& dy) {
-    Tensor dx = zeros_like(x.value());
+  return record("slice", y, {x}, [=, x = x.edge()](const Tensor& dy) {
+    Tensor dx = zeros(x.shape(), x.options());
     copy_in(dx, dy, begin, axis);
     return Gradients{dx};
   });
@@ -130,12 +130,14 @@ Var concat(const std::vector<Var>& parts, int64_t axis) {
     copy_in(y, part.value(), begin, axis);
     begin += part.dim(axis);
   }
-  return record("concat", y, parts, [=](const Tensor& dy) {
+  std::vector<Var> edges;
+  for (const Var& part : parts) edges.push_back(part.edge());
+  return record("concat", y, parts, [axis, parts = edges](const Tensor& dy) {
     Gradients d(parts.size());
     int64_t begin = 0;
     for (size_t i = 0; i < parts.size(); ++i) {
       if (parts[i].needs_grad()) {
-        d[i] = empty_like(parts[i].value());
+        d[i] = empty(parts[i].shape(), parts[i].options());
         copy_out(d[i], dy, begin, axis);
       }
       begin += parts[i].dim(axis);
@@ -155,8 +157,8 @@ Var expand(const Var& x, int64_t axis, int64_t n) {
     using T = decltype(t);
     kernel::broadcast_axis<T>(dev, y.ptr<T>(), x.value().ptr<T>(), s.outer, s.n, s.inner, 1);
   });
-  return record("expand", y, {x}, [=](const Tensor& dy) {
-    Tensor dx = empty_like(x.value());
+  return record("expand", y, {x}, [=, x = x.edge()](const Tensor& dy) {
+    Tensor dx = empty(x.shape(), x.options());
     dispatch(dx, [&](auto dev, auto t) {
       using T = decltype(t);
       kernel::sum_axis<T>(dev, dx.ptr<T>(), dy.ptr<T>(), s.outer, s.n, s.inner, 1);

@@ -106,6 +106,7 @@ Node::~Node() {
 Var::Var(Tensor value, bool needs_grad) : node_(std::make_shared<Node>()) {
   check(value.defined(), "Var: undefined tensor");
   node_->value = std::move(value);
+  node_->address = node_->value.raw();
   node_->needs_grad = needs_grad;
   node_->sequence = next_sequence++;
 }
@@ -115,7 +116,20 @@ Node& Var::node() const {
   return *node_;
 }
 
-const Tensor& Var::value() const { return node().value; }
+const Tensor& Var::value() const {
+  if (node().is_leaf) return node().value;
+  check(value_.defined(), "Var: the value of op '", node().op, "' was not kept");
+  return value_;
+}
+
+const Tensor& Var::outline() const { return node().value; }
+
+Var Var::edge() const {
+  Var y;
+  y.node_ = node_;
+  return y;
+}
+
 const Tensor& Var::grad() const { return node().grad; }
 bool Var::needs_grad() const { return node_ && node_->needs_grad; }
 void Var::set_grad(Tensor grad) { node().grad = std::move(grad); }
@@ -129,6 +143,7 @@ void Var::set_value(Tensor value) {
   check(node().is_leaf, "set_value: '", node().op, "' is the result of an op");
   check(value.shape() == shape(), "set_value: variable is ", shape(), ", new value is ", value.shape());
   node().value = std::move(value);
+  node().address = node().value.raw();
 }
 
 Var detach(const Var& x) { return Var(x.value()); }
@@ -148,7 +163,8 @@ Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFuncti
   if (!recorded) return y;
   node.is_leaf = false;
   node.needs_grad = true;
-  node.inputs = std::move(inputs);
+  y.value_ = std::exchange(node.value, node.value.outline());
+  for (const Var& input : inputs) node.inputs.push_back(input.edge());
   node.backward = std::move(backward);
   return y;
 }

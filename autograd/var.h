@@ -1,6 +1,7 @@
 // Reverse-mode automatic differentiation: Var, a shared handle to a Node of the graph that the forward pass records.
 // Creation order is topological, so backward visits nodes by descending sequence number, without recursion.
-// A backward closure captures its inputs and saved tensors, never its own output.
+// A backward closure captures its inputs and saved tensors, never its own output. The graph itself holds no values:
+// that of an op's result lives as long as a Var that somebody uses, or a closure that reads it.
 #pragma once
 #include <functional>
 #include <memory>
@@ -24,12 +25,17 @@ class Var {
 
   bool defined() const { return node_ != nullptr; }
   const Tensor& value() const;
-  const Shape& shape() const { return value().shape(); }
-  int64_t dim(int64_t axis) const { return value().dim(axis); }
-  int64_t rank() const { return value().rank(); }
-  int64_t numel() const { return value().numel(); }
-  Options options() const { return value().options(); }
+  const Shape& shape() const { return outline().shape(); }
+  int64_t dim(int64_t axis) const { return outline().dim(axis); }
+  int64_t rank() const { return outline().rank(); }
+  int64_t numel() const { return outline().numel(); }
+  Options options() const { return outline().options(); }
   double item() const { return value().item(); }
+
+  // The same node without the value of an op's result, whose value() throws: what a closure captures that asks for
+  // shapes, options and needs_grad only.
+  Var edge() const;
+  const Tensor& outline() const;  // shape and options; not necessarily defined
 
   bool needs_grad() const;               // false when undefined
   void set_needs_grad(bool needs_grad);  // leaves only
@@ -46,18 +52,20 @@ class Var {
  private:
   friend Var record(const char*, Tensor, std::vector<Var>, BackwardFunction);
   std::shared_ptr<Node> node_;
+  Tensor value_;  // of an op's result
 };
 
 struct Node {
-  ~Node();  // frees long chains without recursion
-  Tensor value;
-  Tensor grad;              // of leaves, after backward()
-  bool needs_grad = false;  // a gradient flows to this node
-  bool is_leaf = true;      // made by the user, not by an op
-  bool spent = false;       // backward() went through here and dropped the closure
+  ~Node();                        // frees long chains without recursion
+  Tensor value;                   // of leaves; else its outline
+  const void* address = nullptr;  // where the value lay
+  Tensor grad;                    // of leaves, after backward()
+  bool needs_grad = false;        // a gradient flows to this node
+  bool is_leaf = true;            // made by the user, not by an op
+  bool spent = false;             // backward() went through here and dropped the closure
   uint64_t sequence = 0;
   const char* op = "leaf";
-  std::vector<Var> inputs;
+  std::vector<Var> inputs;  // edges
   BackwardFunction backward;
 };
 

@@ -1,5 +1,6 @@
-// The caching allocator. Sizes are rounded up to classes (quarter steps between powers of two), so that a training step
-// finds every block of the step before it.
+// The caching allocator. Small sizes are rounded up to classes (quarter steps between powers of two). Large ones take
+// the smallest free range that holds them, at the lowest address, and leave the rest: the same requests in the same
+// order meet the same ranges, so a training step takes no memory after the first.
 #include "tensor/allocator.h"
 
 #include <sys/mman.h>
@@ -7,8 +8,11 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <mutex>
+#include <set>
+#include <utility>
 #include <vector>
 
 #include "tensor/error.h"
@@ -16,17 +20,100 @@
 namespace addp {
 namespace {
 
-constexpr int64_t kLarge = int64_t{2} << 20;  // from here on: 2 MiB alignment and huge pages
+constexpr int64_t kLarge = int64_t{64} << 10;  // from here on blocks are cut from chunks,
+constexpr int64_t kPage = 4096;                // in multiples of this
+constexpr int64_t kHuge = int64_t{2} << 20;    // alignment of chunks, for huge pages
+constexpr int64_t kChunk = int64_t{64} << 20;  // size of a chunk, at least; pages count when they are touched
 
-int64_t size_class(int64_t bytes) {
+int64_t block_size(int64_t bytes) {
+  if (bytes >= kLarge) return (bytes + kPage - 1) / kPage * kPage;
   if (bytes <= 256) return 256;
   const int64_t step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(bytes - 1))) / 4;
   return (bytes + step - 1) / step * step;
 }
 
+// Free ranges of the chunks, which are never merged across chunks.
+class Chunks {
+ public:
+  // Null when no free range is large enough.
+  char* take(int64_t size) {
+    const auto found = by_size_.lower_bound({size, nullptr});
+    if (found == by_size_.end()) return nullptr;
+    const auto [range_size, begin] = *found;
+    erase(begin, range_size);
+    if (range_size > size) insert(begin + size, range_size - size);
+    return begin;
+  }
+
+  void give(char* begin, int64_t size) {
+    const auto after = by_address_.lower_bound(begin);
+    if (after != by_address_.end() && after->first == begin + size && !chunks_.count(after->first)) {
+      const int64_t more = after->second;
+      erase(begin + size, more);
+      size += more;
+    }
+    const auto next = by_address_.lower_bound(begin);
+    if (next != by_address_.begin() && !chunks_.count(begin)) {
+      const auto [before, before_size] = *std::prev(next);
+      if (before + before_size == begin) {
+        erase(before, before_size);
+        begin = before;
+        size += before_size;
+      }
+    }
+    insert(begin, size);
+  }
+
+  // Room for a block of `size`, if the operating system has it. Returns the size of the new chunk, or 0.
+  int64_t grow(int64_t size) {
+    for (int64_t chunk : {std::max(size, kChunk), size}) {
+      chunk = (chunk + kHuge - 1) / kHuge * kHuge;
+      auto* begin = static_cast<char*>(std::aligned_alloc(kHuge, static_cast<size_t>(chunk)));
+      if (begin == nullptr) continue;
+      madvise(begin, static_cast<size_t>(chunk), MADV_HUGEPAGE);
+      chunks_[begin] = chunk;
+      insert(begin, chunk);
+      return chunk;
+    }
+    return 0;
+  }
+
+  // Frees the chunks that are wholly free. Returns their size.
+  int64_t release() {
+    int64_t freed = 0;
+    for (auto chunk = chunks_.begin(); chunk != chunks_.end();) {
+      const auto [begin, size] = *chunk;
+      const auto range = by_address_.find(begin);
+      if (range == by_address_.end() || range->second != size) {
+        ++chunk;
+        continue;
+      }
+      erase(begin, size);
+      std::free(begin);
+      freed += size;
+      chunk = chunks_.erase(chunk);
+    }
+    return freed;
+  }
+
+ private:
+  void insert(char* begin, int64_t size) {
+    by_address_[begin] = size;
+    by_size_.insert({size, begin});
+  }
+  void erase(char* begin, int64_t size) {
+    by_address_.erase(begin);
+    by_size_.erase({size, begin});
+  }
+
+  std::map<char*, int64_t> chunks_, by_address_;
+  std::set<std::pair<int64_t, char*>> by_size_;
+};
+
 struct Pool {
   std::mutex mutex;
-  std::map<int64_t, std::vector<void*>> free;  // by size class
+  std::map<int64_t, std::vector<void*>> small;  // freed, by size
+  Chunks large;
   MemoryStatistics statistics;
 };
 
@@ -36,44 +123,64 @@ Pool& pool() {
   return *instance;
 }
 
-void* system_allocate(int64_t size) {
-  const int64_t alignment = size >= kLarge ? kLarge : 64;
-  const int64_t padded = (size + alignment - 1) / alignment * alignment;
-  void* data = std::aligned_alloc(alignment, padded);
-  if (data && size >= kLarge) madvise(data, padded, MADV_HUGEPAGE);
-  return data;
-}
-
 void release_locked(Pool& p) {
-  for (auto& [size, blocks] : p.free) {
+  for (auto& [size, blocks] : p.small) {
     for (void* block : blocks) std::free(block);
     p.statistics.cached_bytes -= size * static_cast<int64_t>(blocks.size());
   }
-  p.free.clear();
+  p.small.clear();
+  p.statistics.cached_bytes -= p.large.release();
+}
+
+// A block that was freed before, or null.
+void* cached(Pool& p, int64_t size) {
+  if (size >= kLarge) return p.large.take(size);
+  const auto found = p.small.find(size);
+  if (found == p.small.end() || found->second.empty()) return nullptr;
+  void* data = found->second.back();
+  found->second.pop_back();
+  return data;
+}
+
+// Makes the cache hold a block of `size`, from the operating system; false when that has none.
+bool refill(Pool& p, int64_t size) {
+  int64_t more = size;
+  if (size >= kLarge) {
+    more = p.large.grow(size);
+    if (more == 0) return false;
+  } else {
+    void* data = std::aligned_alloc(64, static_cast<size_t>(size));
+    if (data == nullptr) return false;
+    p.small[size].push_back(data);
+  }
+  p.statistics.cached_bytes += more;
+  ++p.statistics.system_calls;
+  return true;
 }
 
 }  // namespace
 
 void* allocate(int64_t bytes) {
   check(bytes >= 0 && bytes < (int64_t{1} << 60), "allocate: ", bytes, " bytes asked for");
-  const int64_t size = size_class(bytes);
+  const int64_t size = block_size(bytes);
   Pool& p = pool();
   std::lock_guard lock(p.mutex);
-  void* data = nullptr;
-  if (auto found = p.free.find(size); found != p.free.end() && !found->second.empty()) {
-    data = found->second.back();
-    found->second.pop_back();
-    p.statistics.cached_bytes -= size;
-  } else {
-    data = system_allocate(size);
-    if (!data) {
+#ifdef __SANITIZE_ADDRESS__
+  void* data = std::aligned_alloc(64, static_cast<size_t>(size));  // a cache would hide uses after free
+  ++p.statistics.system_calls;
+#else
+  void* data = cached(p, size);
+  if (data == nullptr) {
+    if (!refill(p, size)) {
       release_locked(p);
-      data = system_allocate(size);
+      refill(p, size);
     }
-    check_as(ErrorKind::device, data != nullptr, "out of memory: ", size >> 20, " MiB asked for, ",
-             p.statistics.in_use_bytes >> 20, " MiB in use; try a smaller batch");
-    ++p.statistics.system_calls;
+    data = cached(p, size);
   }
+  if (data != nullptr) p.statistics.cached_bytes -= size;
+#endif
+  check_as(ErrorKind::device, data != nullptr, "out of memory: ", size >> 20, " MiB asked for, ",
+           p.statistics.in_use_bytes >> 20, " MiB in use; try a smaller batch");
   p.statistics.in_use_bytes += size;
   p.statistics.peak_bytes = std::max(p.statistics.peak_bytes, p.statistics.in_use_bytes);
   return data;
@@ -81,15 +188,16 @@ void* allocate(int64_t bytes) {
 
 void deallocate(void* data, int64_t bytes) {
   if (!data) return;
-  const int64_t size = size_class(bytes);
+  const int64_t size = block_size(bytes);
   Pool& p = pool();
   std::lock_guard lock(p.mutex);
   p.statistics.in_use_bytes -= size;
 #ifdef __SANITIZE_ADDRESS__
-  std::free(data);  // a cache would hide uses after free
+  std::free(data);
 #else
   p.statistics.cached_bytes += size;
-  p.free[size].push_back(data);
+  if (size >= kLarge) p.large.give(static_cast<char*>(data), size);
+  else p.small[size].push_back(data);
 #endif
 }
 

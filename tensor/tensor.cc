@@ -103,6 +103,12 @@ Tensor Tensor::view(int64_t begin, Shape shape) const {
   return y;
 }
 
+Tensor Tensor::outline() const {
+  Tensor y = *this;
+  y.storage_.reset();
+  return y;
+}
+
 double Tensor::item() const {
   check(numel_ == 1, "item: expected one element, shape is ", shape_);
   return to_vector<double>(*this)[0];

@@ -74,6 +74,8 @@ class Tensor {
   Tensor view(int64_t begin, Shape shape) const;
   // True when no other tensor shares the storage, so that it may be overwritten.
   bool unique() const { return storage_.use_count() == 1; }
+  // Shape and options alone; undefined, and holds no memory.
+  Tensor outline() const;
 
   // The single element as a double (any dtype, any device). Throws unless numel() is 1.
   double item() const;

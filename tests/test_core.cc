@@ -1,6 +1,7 @@
 // tensor/ and autograd/: shapes, memory, threads, random numbers, the graph.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <set>
@@ -54,6 +55,41 @@ TEST_CASE("allocator: freed blocks come back, the peak is counted") {
   CHECK(memory_statistics().system_calls == calls);
 #endif
 }
+
+#ifndef __SANITIZE_ADDRESS__
+TEST_CASE("allocator: large blocks share chunks, and what is freed grows together again") {
+  constexpr int64_t kMebibyte = int64_t{1} << 20;
+  Rng rng(5);
+  std::vector<std::pair<char*, int64_t>> held;
+  const auto total = [] { return memory_statistics().in_use_bytes + memory_statistics().cached_bytes; };
+  for (int i = 0; i < 400; ++i) {
+    if (held.size() > 12) {
+      const size_t at = static_cast<size_t>(rng.uniform() * static_cast<double>(held.size()));
+      CHECK(std::all_of(held[at].first, held[at].first + held[at].second,
+                        [&](char c) { return c == held[at].first[0]; }));
+      deallocate(held[at].first, held[at].second);
+      held.erase(held.begin() + static_cast<int64_t>(at));
+    }
+    const auto bytes = static_cast<int64_t>(rng.uniform() * static_cast<double>(i % 3 == 0 ? 100000 : kMebibyte));
+    char* data = static_cast<char*>(allocate(bytes));
+    CHECK(reinterpret_cast<uintptr_t>(data) % 64 == 0);
+    std::fill_n(data, bytes, static_cast<char>(i));  // blocks that overlap would be overwritten
+    held.emplace_back(data, bytes);
+  }
+  for (const auto& [data, bytes] : held) deallocate(data, bytes);
+  const int64_t calls = memory_statistics().system_calls, before = total();
+  deallocate(allocate(40 * kMebibyte), 40 * kMebibyte);  // of the many small blocks' ranges, or what there was before
+  CHECK(memory_statistics().system_calls <= calls + 1);
+  const int64_t in_use = memory_statistics().in_use_bytes;
+  release_cached_memory();
+  CHECK(memory_statistics().in_use_bytes == in_use);
+  CHECK(memory_statistics().cached_bytes < before);
+  deallocate(allocate(200 * kMebibyte), 200 * kMebibyte);  // more than a chunk
+  const int64_t again = memory_statistics().system_calls;
+  deallocate(allocate(199 * kMebibyte), 199 * kMebibyte);
+  CHECK(memory_statistics().system_calls == again);
+}
+#endif
 
 TEST_CASE("parallel_for: every task once, nested calls, exceptions") {
   const int before = num_threads();
@@ -121,6 +157,22 @@ TEST_CASE("gradient: zero where the loss does not depend on the variable, consta
     CHECK(!sum(x).needs_grad());
   }
   CHECK(sum(x).needs_grad());
+}
+
+TEST_CASE("backward: the graph keeps only the values that a closure reads") {
+  Var x(full({1024}, 0.5, {DType::f64, Device::cpu}), true);
+  const int64_t before = memory_statistics().in_use_bytes, one = x.value().bytes();
+  const auto held = [&] { return memory_statistics().in_use_bytes - before; };
+  Var y = affine(reshape(affine(x, 2, 1), {32, 32}), 3, 0);
+  CHECK(held() == one);  // y itself
+  CHECK(y.node().inputs[0].shape() == Shape{32, 32});
+  CHECK_THROWS_AS(y.node().inputs[0].value(), Error);
+  y = sum_axis(add(square(y), y), 0);
+  CHECK(held() == one + 256);  // the operand of the square, and the new y
+  backward(sum(y));
+  CHECK(to_vector<double>(x.grad()) == std::vector<double>(1024, 6 * (2 * 6 + 1)));
+  y = Var();
+  CHECK(held() == one);  // x's gradient
 }
 
 TEST_CASE("backward: a chain of a hundred thousand ops needs no stack, before or after the pass") {

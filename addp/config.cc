@@ -121,6 +121,11 @@ void Config::validate() const {
   validate_stage("train_vit_vqgan", train_vit_vqgan);
   validate_stage("train_gpt", train_gpt);
   validate_stage("train_igpt", train_igpt);
+  validate_stage("train_classifier", train_classifier);
+  require(classifier.width > 0 && classifier.width % 8 == 0,
+          "classifier.width must be a positive multiple of 8, found ", classifier.width);
+  require(classifier.stages >= 0 && classifier.stages <= 8, "classifier.stages must lie in [0, 8], found ",
+          classifier.stages);
   validate_neighbours(*this);
   require(encoder_lr_scale >= 0, "encoder_lr_scale must not be negative, found ", encoder_lr_scale);
 }
@@ -138,6 +143,13 @@ static StageConfig recognition(int64_t steps, int64_t batch, int64_t warmup_step
                                double erasing = 0) {
   StageConfig s = stage(steps, batch, warmup_steps, base_lr, ema_decay);
   s.beta2 = 0.999, s.erasing = erasing;
+  return s;
+}
+
+// The judge of generated images. Not mirrored: whether things face left or right is part of what it is to notice.
+static StageConfig judge(int64_t steps, int64_t batch, int64_t warmup_steps, double base_lr, double ema_decay) {
+  StageConfig s = stage(steps, batch, warmup_steps, base_lr, ema_decay);
+  s.flip = false;
   return s;
 }
 
@@ -165,6 +177,8 @@ static Config tiny() {
   c.causal = {.width = 32, .depth = 2, .heads = 4};
   c.igpt = {.size = 8, .colours = 8};
   c.train_vit_vqgan = c.train_gpt = c.train_igpt = stage(20, 8, 2, 3e-2);
+  c.classifier = {.width = 8, .stages = 1};
+  c.train_classifier = judge(20, 8, 2, 3e-1, 0.9);
   c.use_compact_ids();
   return c;
 }
@@ -191,6 +205,7 @@ static Config demo() {
   c.train_vit_vqgan = c.train_vqgan;
   c.train_vit_vqgan.base_lr = 16e-3;  // half and double this rate reconstruct worse
   c.train_gpt = c.train_igpt = c.train_predictor;
+  c.train_classifier = judge(1500, 64, 50, 24e-3, 0.99);
   c.sampler.top_p = 0.85;  // a model of so few steps gives its unlikely codes too much weight
   c.use_compact_ids();
   return c;
@@ -213,6 +228,8 @@ static Config small() {
   c.igpt = {.size = 32, .colours = 512};
   c.train_vit_vqgan = c.train_vqgan;
   c.train_gpt = c.train_igpt = c.train_predictor;
+  c.classifier.stages = 3;
+  c.train_classifier = judge(20000, 128, 500, 12e-3, 0.999);
   c.use_compact_ids();
   return c;
 }
@@ -239,6 +256,8 @@ static Config paper(const TransformerConfig& size) {
   c.igpt = {.size = 32, .colours = 512};
   c.train_vit_vqgan = c.train_vqgan;
   c.train_gpt = c.train_igpt = c.train_predictor;
+  c.classifier.stages = 5;
+  c.train_classifier = judge(100000, 256, 2500, 4e-3, 0.9999);
   return c;
 }
 

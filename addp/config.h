@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "nn/causal_transformer.h"
+#include "nn/conv_classifier.h"
 #include "nn/igpt.h"
 #include "nn/vit_vqgan.h"
 #include "nn/vqgan.h"
@@ -215,9 +216,10 @@ struct Config {
   CausalConfig causal;
   IgptConfig igpt;
   TokenChoice causal_sampler;
+  ConvClassifierConfig classifier;  // the judge of generated images
 
   StageConfig train_vqgan, train_predictor, train_addp, train_probe, train_finetune, train_segment, train_detect,
-      train_vit_vqgan, train_gpt, train_igpt;
+      train_vit_vqgan, train_gpt, train_igpt, train_classifier;
   double encoder_lr_scale = 1;  // training ADDP: the pixel encoder's learning rate, as a factor on train_addp's
 
   int64_t grid() const { return image_size / patch_size; }  // tokens along one side
@@ -258,6 +260,7 @@ struct Config {
     causal.visit("causal.", f);
     igpt.visit("igpt.", f);
     causal_sampler.visit("causal_sampler.", f);
+    classifier.visit("classifier.", f);
     train_vqgan.visit("train_vqgan.", f);
     train_predictor.visit("train_predictor.", f);
     train_addp.visit("train_addp.", f);
@@ -268,6 +271,7 @@ struct Config {
     train_vit_vqgan.visit("train_vit_vqgan.", f);
     train_gpt.visit("train_gpt.", f);
     train_igpt.visit("train_igpt.", f);
+    train_classifier.visit("train_classifier.", f);
     f("encoder_lr_scale", encoder_lr_scale);
   }
 

@@ -69,6 +69,9 @@ std::shared_ptr<const Dataset> open_cifar(const std::string& folder, Split split
 // `train` beside `test` or `val` these are the splits; otherwise every tenth image of a class is for testing.
 std::shared_ptr<const Dataset> open_folder(const std::string& folder, Split split);
 
+// Every image in a folder and below it, sorted by name, as one class without splits: what a sampler has written.
+std::shared_ptr<const Dataset> open_images(const std::string& folder);
+
 // Images with class masks, for segmentation: images/NAME.png or .jpg beside masks/NAME.png, which are gray and of the
 // image's size (0 background, 1.. the classes, 255 not judged), in the folder or in its sub-folders train and test or
 // val; classes.txt names the classes, one a line, the first is number 1.

@@ -95,4 +95,14 @@ std::shared_ptr<const Dataset> open_folder(const std::string& folder, Split spli
   return dataset;
 }
 
+std::shared_ptr<const Dataset> open_images(const std::string& folder) {
+  check_as(ErrorKind::data, fs::is_directory(folder), folder, ": no such folder");
+  auto dataset = std::make_shared<FolderDataset>();
+  dataset->name = fs::weakly_canonical(folder).filename().string();
+  dataset->class_names = {dataset->name};
+  for (const std::string& path : collect_images(folder, dataset->remarks)) dataset->files.push_back({path, 0});
+  check_as(ErrorKind::data, dataset->size() > 0, folder, ": holds no images (.png or .jpg)");
+  return dataset;
+}
+
 }  // namespace addp

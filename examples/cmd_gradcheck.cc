@@ -151,6 +151,11 @@ void check_models(Table& table, const Rng& rng) {
   shake(classifier, rng.fork("classifier"));
   table.add("classifier",
             gradcheck([&] { return weighted_sum(classifier(Var(image))); }, parameters(classifier), kSamples));
+
+  ConvClassifier judge(config.classifier, 10, kDouble);
+  initialize(judge, rng.fork("judge"));
+  table.add("convolutional classifier",
+            gradcheck([&] { return weighted_sum(judge(Var(image)).logits); }, parameters(judge), kSamples));
 }
 
 }  // namespace

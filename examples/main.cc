@@ -6,6 +6,7 @@
 
 #include "examples/cmd_data_check.h"
 #include "examples/cmd_doctor.h"
+#include "examples/cmd_evaluate.h"
 #include "examples/cmd_gradcheck.h"
 #include "examples/cmd_inspect.h"
 #include "examples/cmd_knn.h"
@@ -118,6 +119,21 @@ void add_reconstruct(CLI::App& app, ReconstructOptions& o) {
   add_common(reconstruct, o.common);
 }
 
+void add_evaluate(CLI::App& app, EvaluateOptions& o) {
+  CLI::App* evaluate = app.add_subcommand(
+      "evaluate", "FID, KID, precision and recall of generated images; PSNR, SSIM and rFID of reconstructions");
+  auto* run = evaluate->add_option("--run", o.runs, "run folders of systems that generate, or of tokenizers");
+  evaluate->add_option("--images", o.images, "a folder of images in their place")->excludes(run);
+  evaluate->add_option("--features", o.features,
+                       "feature network: a run folder of `train classifier`, or InceptionV3's weights (.pth or "
+                       ".safetensors, as torch-fidelity and pytorch-fid have them)");
+  evaluate->add_option("--count", o.count, "N images; 0: half of the test split, at most 2000")
+      ->check(CLI::NonNegativeNumber);
+  evaluate->add_option("--batch", o.batch, "images at a time")->check(CLI::Range(1, 4096))->capture_default_str();
+  evaluate->add_option("--data", o.data.data, std::string(kDataHelp) + "; default: the run's, or the classifier's");
+  add_common(evaluate, o.common);
+}
+
 void add_probe(CLI::App& app, ProbeOptions& o) {
   CLI::App* probe =
       app.add_subcommand("probe", "linear classification on a system's frozen features, and on raw pixels");
@@ -191,6 +207,7 @@ int main(int argc, char** argv) {
   TrainOptions train;
   SampleOptions sample;
   ReconstructOptions reconstruct;
+  EvaluateOptions evaluate;
   ProbeOptions probe;
   KnnOptions knn;
   CommonOptions common;
@@ -199,6 +216,7 @@ int main(int argc, char** argv) {
   add_train(app, train);
   add_sample(app, sample);
   add_reconstruct(app, reconstruct);
+  add_evaluate(app, evaluate);
   add_probe(app, probe);
   add_knn(app, knn);
   CLI::App* report =
@@ -232,6 +250,7 @@ int main(int argc, char** argv) {
     if (app.got_subcommand("train")) return cmd_train(train, arguments);
     if (app.got_subcommand("sample")) return cmd_sample(sample);
     if (app.got_subcommand("reconstruct")) return cmd_reconstruct(reconstruct);
+    if (app.got_subcommand("evaluate")) return cmd_evaluate(evaluate);
     if (app.got_subcommand("probe")) return cmd_probe(probe);
     if (app.got_subcommand("knn")) return cmd_knn(knn);
     if (*report) return cmd_report(path);

@@ -65,6 +65,16 @@ struct ReconstructOptions {
   int64_t count = 32;
 };
 
+struct EvaluateOptions {
+  CommonOptions common;
+  std::vector<std::string> runs;    // run folders of systems that generate, and of tokenizers
+  std::string images;               // or a folder of images
+  std::string features;             // run folder of a classifier, or a file with InceptionV3's weights
+  DataOptions data = {.data = ""};  // whose test split is compared with; empty: the run's, or the classifier's
+  int64_t count = 0;                // N; 0: half of the test split, at most 2000
+  int64_t batch = 32;               // images at a time, as `sample` draws them
+};
+
 struct ProbeOptions {
   CommonOptions common;
   std::string run;              // run folder of any system

@@ -25,6 +25,8 @@ constexpr const char* kSamples = "samples";
 constexpr const char* kCheckpoints = "checkpoints";
 constexpr const char* kReport = "report.html";
 constexpr const char* kProfile = "profile.json";
+constexpr const char* kResults = "results.json";
+constexpr const char* kEvaluation = "evaluate.json";
 constexpr const char* kDone = "DONE";
 constexpr std::string_view kEventsPrefix = "events.out.tfevents.";
 constexpr std::string_view kStepPrefix = "step_";
@@ -47,7 +49,7 @@ bool is_run(const std::string& path) {
 bool belongs_to_run(const fs::path& entry) {
   const std::string name = entry.filename().string();
   const bool known = name == kConfig || name == kLog || name == kMetrics || name == kSamples || name == kCheckpoints ||
-                     name == kReport || name == kProfile;
+                     name == kReport || name == kProfile || name == kResults || name == kEvaluation;
   return known || name.starts_with(kEventsPrefix) || entry.extension() == ".png";
 }
 

@@ -1,8 +1,7 @@
 // The folder of one training run, written so that a kill at any moment leaves something to resume from:
 //   config.json  log.txt  metrics.jsonl  events.out.tfevents.*  samples/  checkpoints/step_N/
-// A checkpoint counts when its DONE file, written last, is there. What else a command puts in (report.html, profile.json,
-// PNG files)
-// it writes through file() and write_file_atomically.
+// A checkpoint counts when its DONE file, written last, is there. What else a command puts in (report.html,
+// results.json, evaluate.json, profile.json, PNG files) it writes through file() and write_file_atomically.
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -57,6 +57,8 @@ std::unique_ptr<Stage> make_detect_stage(const Config& config, const TrainOption
 std::unique_ptr<Stage> make_vit_vqgan_stage(const Config& config, const TrainOptions& options);
 std::unique_ptr<Stage> make_gpt_stage(const Config& config, const TrainOptions& options);
 std::unique_ptr<Stage> make_igpt_stage(const Config& config, const TrainOptions& options);
+std::unique_ptr<Stage> make_classifier_stage(const Config& config, const TrainOptions& options,
+                                             const Dataset& training);
 
 // What `addp train NAME` trains.
 struct StageKind {

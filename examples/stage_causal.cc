@@ -1,6 +1,7 @@
 // The causal neighbours: a transformer that tells each token from those before it, over a tokenizer's codes (the second
 // stage of ViT-VQGAN, or of VQGAN) and over the palette colours of small images (Image GPT).
 #include "autograd/codes.h"
+#include "examples/accuracy.h"
 #include "examples/frozen.h"
 #include "examples/model_trainer.h"
 #include "examples/pictures.h"
@@ -10,14 +11,6 @@
 
 namespace addp {
 namespace {
-
-// Share of the tokens that the likeliest guess tells. logits: [B, L, V], codes: [B, L].
-double accuracy(const Var& logits, const Tensor& codes) {
-  const std::vector<int64_t> found = to_vector<int64_t>(argmax(logits.value())), truth = to_vector<int64_t>(codes);
-  int64_t right = 0;
-  for (size_t i = 0; i < truth.size(); ++i) right += found[i] == truth[i];
-  return static_cast<double>(right) / static_cast<double>(truth.size());
-}
 
 // Model: what is saved. Derived classes say what its transformer reads, and what an image of it is.
 template <class Model>
@@ -36,10 +29,14 @@ class CausalStage : public Stage {
     const Tensor codes = encode(images);
     const Var logits = transformer().forward(codes, Mode{true, &rng});
     const Var loss = transformer().loss(logits, codes);
-    const double value = loss.item(), right = accuracy(logits, codes);
+    const double value = loss.item();
+    const double right = static_cast<double>(count_equal(argmax(logits.value()), codes));
     backward(loss);
     const double norm = trainer_->update(step);
-    return {{"loss", value}, {"accuracy", right}, {"grad_norm", norm}, {"lr", trainer_->learning_rate(step)}};
+    return {{"loss", value},
+            {"accuracy", right / static_cast<double>(codes.numel())},
+            {"grad_norm", norm},
+            {"lr", trainer_->learning_rate(step)}};
   }
 
   StateDict weights() override { return state_dict(model_); }

@@ -1,30 +1,19 @@
 // Fine-tuning a pre-trained encoder as a classifier, or training the same model from scratch (--encoder none): the
 // recipe of MAE and BEiT. Layer-wise learning rates, drop path, mixup and CutMix, random erasing, label smoothing,
 // moving average of the weights.
-#include <algorithm>
-#include <cstdio>
-
 #include "addp/classifier.h"
 #include "autograd/codes.h"
 #include "autograd/ops.h"
 #include "data/mixing.h"
-#include "examples/batches.h"
+#include "examples/accuracy.h"
 #include "examples/encoder_of_run.h"
 #include "examples/model_trainer.h"
-#include "examples/progress.h"
 #include "examples/run_config.h"
 #include "examples/stage.h"
 #include "nn/schedule.h"
 
 namespace addp {
 namespace {
-
-int64_t count_equal(const Tensor& a, const Tensor& b) {
-  const std::vector<int64_t> x = to_vector<int64_t>(a), y = to_vector<int64_t>(b);
-  int64_t count = 0;
-  for (size_t i = 0; i < x.size(); ++i) count += x[i] == y[i];
-  return count;
-}
 
 class FinetuneStage : public Stage {
  public:
@@ -65,20 +54,10 @@ class FinetuneStage : public Stage {
 
   Figures evaluate(const Dataset& test) override {
     const NoGrad no_grad;
-    constexpr int64_t kBatch = 100;
-    Progress progress("test", 0, test.size());
-    int64_t right = 0;
-    trainer_->with_average([&] {
-      for (int64_t begin = 0; begin < test.size(); begin += kBatch) {
-        const int64_t end = std::min(begin + kBatch, test.size());
-        const Batch batch = read_batch(test, begin, end, config_.image_size);
-        right += count_equal(argmax(model_(Var(to(batch.images, on_))).value()), batch.labels);
-        progress.update(end, {}, end - begin);
-      }
+    return trainer_->with_average([&] {
+      return test_accuracy(test, config_.image_size,
+                           [&](const Tensor& images) { return argmax(model_(Var(to(images, on_))).value()); });
     });
-    char text[32];
-    std::snprintf(text, sizeof text, "%.2f %%", 100 * static_cast<double>(right) / static_cast<double>(test.size()));
-    return {{"test accuracy", text}, {"test images", std::to_string(test.size())}};
   }
 
  private:

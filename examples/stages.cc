@@ -19,6 +19,7 @@ const std::vector<StageKind>& stage_kinds() {
       {"vit-vqgan", "tokenizer", &Config::train_vit_vqgan, plain(make_vit_vqgan_stage)},
       {"gpt", "causal, over a tokenizer's codes", &Config::train_gpt, plain(make_gpt_stage)},
       {"igpt", "causal, over pixels", &Config::train_igpt, plain(make_igpt_stage)},
+      {"classifier", "judge of generated images", &Config::train_classifier, make_classifier_stage},
       {"finetune", "classifier, from a trained encoder", &Config::train_finetune, finetune, true},
       {"segment", "a class for each pixel, from a trained encoder", &Config::train_segment, make_segment_stage, true,
        true},

@@ -190,7 +190,7 @@ TEST_CASE("program: inspect, doctor, help") {
     CHECK_MESSAGE(contains(doctor.out, line), line);
 
   for (const std::string command :
-       {"train", "sample", "reconstruct", "probe", "inspect", "gradcheck", "parity", "report"}) {
+       {"train", "sample", "reconstruct", "evaluate", "probe", "inspect", "gradcheck", "parity", "report"}) {
     CHECK(contains(run_well({"--help"}).out, command));
     CHECK(contains(run_well({command, "--help"}).out, "--help"));
   }

@@ -44,6 +44,7 @@ class EncoderBackbone : public Backbone {
   // Takes over a pre-trained encoder's tensors; positions are resized where its grid is another one.
   // Throws Error(checkpoint) when widths or depths differ.
   void start_from(const PixelEncoder& pretrained);
+  void start_from(const EncoderBackbone& pretrained) { start_from(pretrained.encoder_); }
 
   Var patch_tokens(const Var& image, const Mode& mode) const override;
   void visit_tensors(const std::string& prefix, const TensorVisitor& f) override;

@@ -5,6 +5,8 @@
 #include <string>
 
 #include "addp/backbone.h"
+#include "examples/run_config.h"
+#include "examples/systems.h"
 
 namespace addp {
 
@@ -19,6 +21,12 @@ Config config_of_encoder(const std::string& run_folder);
 // fit.
 std::unique_ptr<Backbone> backbone_of_run(const std::string& run_folder, const Config& config,
                                           const BackboneOptions& backbone, const Rng& rng, Options options);
+
+// The pixel encoder of a classifier (`addp train finetune`) that started from random weights or from ADDP: with its
+// weights, or with those that it started from when nothing had been trained. Throws Error(usage) for a classifier on
+// another system's encoder.
+std::unique_ptr<EncoderBackbone> encoder_of_classifier(const std::string& run_folder, const RunConfig& run,
+                                                       Weights weights, Options options);
 
 // What segmentation and detection ask of their backbone.
 BackboneOptions dense_backbone(const Config& config);

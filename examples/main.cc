@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "examples/cmd_compare.h"
 #include "examples/cmd_data_check.h"
 #include "examples/cmd_doctor.h"
 #include "examples/cmd_evaluate.h"
@@ -161,6 +162,47 @@ void add_knn(CLI::App& app, KnnOptions& o) {
   add_common(knn, o.common);
 }
 
+// Of compare and ablate.
+void add_comparison(CLI::App* app, CompareOptions& o) {
+  app->add_option("--run", o.run, "folder of the whole comparison: one run folder a job, tables, report")->required();
+  app->add_option("--preset", o.config.preset, "sizes and recipes")
+      ->check(CLI::IsMember({"tiny", "demo", "small", "base", "large"}))
+      ->capture_default_str();
+  app->add_option("--config", o.config.file, "JSON file of configuration fields, over the preset");
+  app->add_option("--set", o.config.set, "name=value, over everything, for every job (repeatable)");
+  o.data.data.clear();
+  app->add_option("--data", o.data.data,
+                  std::string(kDataHelp) + "; default: fashion-mnist. Segmentation and detection: scenes");
+  app->add_option("--limit", o.data.limit, "use only the first N training images")->check(CLI::NonNegativeNumber);
+  app->add_option("--seeds", o.seeds, "repetitions, with --seed and those after it")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  app->add_option("--budget", o.budget,
+                  "steps:N or seconds:N of training, for all stages of a system together; default: the preset's steps "
+                  "for the three stages of ADDP");
+  app->add_option("--train", o.train, "training images of probe and k-NN; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app->add_option("--test", o.test, "test images of probe and k-NN; 0: all")->check(CLI::NonNegativeNumber);
+  app->add_flag("--resume", o.resume, "go on where it was stopped, or start");
+  add_common(app, o.common);
+}
+
+void add_compare(CLI::App& app, CompareOptions& o) {
+  CLI::App* compare =
+      app.add_subcommand("compare", "train ADDP and its neighbours with one budget, judge all, write one table");
+  add_comparison(compare, o);
+  compare->add_option("--systems", o.systems, "addp, mage, vit-vqgan, igpt, supervised, random; default: all")
+      ->delimiter(',');
+  compare->add_option("--tasks", o.tasks, "probe, knn, finetune, segment, detect, sample; default: all")
+      ->delimiter(',');
+  compare->add_option("--labels", o.labels, "percentages of the labels to fine-tune with; default: 1")->delimiter(',');
+  compare
+      ->add_option("--task-steps", o.task_steps, "of fine-tuning, segmentation and detection; 0: the configuration's")
+      ->check(CLI::NonNegativeNumber);
+  compare->add_flag("--sweep", o.sweep, "first half, once and twice each learning rate, in a quarter of the steps");
+}
+
 // All long options that the chosen subcommand knows, for "did you mean".
 std::vector<std::string> known_options(const CLI::App& app) {
   std::vector<std::string> names;
@@ -210,6 +252,7 @@ int main(int argc, char** argv) {
   EvaluateOptions evaluate;
   ProbeOptions probe;
   KnnOptions knn;
+  CompareOptions compare;
   CommonOptions common;
   DataOptions data;
   std::string path;
@@ -219,6 +262,7 @@ int main(int argc, char** argv) {
   add_evaluate(app, evaluate);
   add_probe(app, probe);
   add_knn(app, knn);
+  add_compare(app, compare);
   CLI::App* report =
       app.add_subcommand("report", "one self-contained report.html over a run folder and those inside it");
   report->add_option("folder", path, "run folder")->required();
@@ -253,6 +297,7 @@ int main(int argc, char** argv) {
     if (app.got_subcommand("evaluate")) return cmd_evaluate(evaluate);
     if (app.got_subcommand("probe")) return cmd_probe(probe);
     if (app.got_subcommand("knn")) return cmd_knn(knn);
+    if (app.got_subcommand("compare")) return cmd_compare(compare, arguments);
     if (*report) return cmd_report(path);
     if (*inspect) return run_inspect(path);
     if (*gradcheck) return cmd_gradcheck(common);

@@ -94,4 +94,22 @@ struct KnnOptions {
   double temperature = 0.07;  // of the weights exp(cosine / temperature); 0: every neighbour has one vote
 };
 
+// addp compare and addp ablate.
+struct CompareOptions {
+  CommonOptions common;  // seed: the first repetition's
+  ConfigOptions config;
+  DataOptions data;
+  std::string run;                   // folder of the whole comparison
+  bool resume = false;               // go on with what is there
+  int64_t seeds = 2;                 // repetitions
+  std::string budget;                // steps:N | seconds:N, of all stages of a system; empty: the preset's for ADDP
+  std::vector<std::string> systems;  // keys of system_kinds(); empty: all
+  std::vector<std::string> tasks;    // of task_names(); empty: all
+  std::vector<std::string> labels;   // percentages of labels to fine-tune with; empty: 1
+  int64_t task_steps = 0;            // of fine-tuning, segmentation and detection; 0: the configuration's
+  int64_t train = 10000, test = 0;   // images of probe and k-NN; 0: all
+  int64_t images = 2000;             // generated ones that are judged
+  bool sweep = false;                // half, once and twice each learning rate first, in a quarter of the steps
+};
+
 }  // namespace addp

@@ -25,6 +25,7 @@ class FolderLock {
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
+  int descriptor() const { return fd_; }  // a child that inherits it holds the lock too
 
  private:
   int fd_;

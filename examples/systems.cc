@@ -6,6 +6,7 @@
 #include "addp/sampler.h"
 #include "addp/token_predictor.h"
 #include "autograd/ops.h"
+#include "examples/encoder_of_run.h"
 #include "examples/frozen.h"
 #include "nn/igpt.h"
 #include "nn/state_dict.h"
@@ -126,6 +127,22 @@ class IgptSystem : public System {
   Igpt model_;
 };
 
+// The ViT that learned from labels.
+class ClassifierSystem : public System {
+ public:
+  ClassifierSystem(const std::string& folder, const RunConfig& run, Options on, Weights weights)
+      : System(run), on_(on), encoder_(encoder_of_classifier(folder, run, weights, on)) {}
+  std::string name() const override { return "classifier"; }
+  Tensor tokens(const Tensor& images) const override {
+    const NoGrad no_grad;
+    return encoder_->patch_tokens(Var(to(images, on_)), {}).value();
+  }
+
+ private:
+  Options on_;
+  std::unique_ptr<EncoderBackbone> encoder_;
+};
+
 }  // namespace
 
 Tensor System::draw(int64_t, Rng&) const { fail(ErrorKind::usage, name(), " does not generate images"); }
@@ -139,8 +156,9 @@ std::unique_ptr<System> open_system(const std::string& run_folder, RunConfig run
   if (run.stage == "predictor") return std::make_unique<MageSystem>(run_folder, run, options, weights);
   if (run.stage == "gpt") return std::make_unique<GptSystem>(run_folder, run, options, weights);
   if (run.stage == "igpt") return std::make_unique<IgptSystem>(run_folder, run, options, weights);
+  if (run.stage == "finetune") return std::make_unique<ClassifierSystem>(run_folder, run, options, weights);
   fail(ErrorKind::usage, run_folder, ": is a run of stage ", run.stage,
-       ", which neither generates nor gives features; expected addp, predictor, gpt or igpt");
+       ", which neither generates nor gives features; expected addp, predictor, gpt, igpt or finetune");
 }
 
 Tensor mean_over_tokens(const Tensor& tokens) { return mean_over_cells(tokens, 1); }

@@ -1,0 +1,206 @@
+#include "examples/comparison_table.h"
+
+#include <charconv>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "examples/event_file.h"
+#include "examples/progress.h"
+#include "examples/results.h"
+#include "tensor/files.h"
+#include "tensor/parallel.h"
+
+namespace addp {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+void append(std::vector<double>& values, const std::vector<double>& more) {
+  values.insert(values.end(), more.begin(), more.end());
+}
+
+std::vector<Column> table_columns(const Comparison& comparison) {
+  std::vector<Column> columns = {{"network", "network, M parameters"},
+                                 {"all", "with tokenizers, M"},
+                                 {"seconds", "training, s", 0},
+                                 {"probe_grid", "linear probe, grid, %"},
+                                 {"probe_mean", "linear probe, mean, %"},
+                                 {"knn_grid", "k-NN, grid, %"},
+                                 {"knn_mean", "k-NN, mean, %"}};
+  for (const std::string& percent : comparison.options.labels)
+    columns.push_back({"finetune_" + percent, concat_text("fine-tuned, ", percent, " % labels, %")});
+  const std::vector<Column> more = {
+      {"labels", "all labels, %"}, {"miou", "mIoU, %"}, {"ap", "AP, %"},
+      {"ap50", "AP50, %"},         {"ap75", "AP75, %"}, {"draw", "sampling, ms/image", 1}};
+  columns.insert(columns.end(), more.begin(), more.end());
+  return columns;
+}
+
+// Figures of one system and one seed.
+void read_system(const Comparison& comparison, uint64_t seed, const SystemKind& system, const JobRunner& runner,
+                 Row& row) {
+  const std::string run = comparison.system_folder(seed, system),
+                    word = concat_text("seed", seed, ".", system.key, ".");
+  const bool is_control = system.key == "random";
+  const std::string suffix = is_control ? "_random" : "";
+  const auto read = [&](const std::string& key, const std::string& job, const std::string& folder,
+                        const std::string& command, const std::string& name, double scale = 1) {
+    if (!runner.is_done(word + job)) return;
+    for (const double value : figure_of_run(folder, command, name)) row.values[key].push_back(value * scale);
+  };
+  read("probe_grid", "probe", run, "probe" + suffix, "... grid");
+  read("probe_mean", "probe", run, "probe" + suffix, "... mean over patch tokens");
+  read("knn_grid", "knn", run, "knn" + suffix, "... grid");
+  read("knn_mean", "knn", run, "knn" + suffix, "... mean over patch tokens");
+  for (const std::string& percent : comparison.options.labels) {
+    const std::string task = "finetune-" + percent;
+    read("finetune_" + percent, task, comparison.task_folder(seed, system, task), "test", "test accuracy");
+  }
+  if (system.key == "supervised") read("labels", "finetune", run, "test", "test accuracy");
+  read("miou", "segment", comparison.task_folder(seed, system, "segment"), "test", "test mIoU");
+  const std::string boxes = comparison.task_folder(seed, system, "detect");
+  read("ap", "detect", boxes, "test", "test AP");
+  read("ap50", "detect", boxes, "test", "test AP50");
+  read("ap75", "detect", boxes, "test", "test AP75");
+  read("draw", "sample", run, "samples", "time per image", 1000);
+}
+
+// The controls without any network, from the first system that was probed.
+void read_pixels(const Comparison& comparison, uint64_t seed, const JobRunner& runner, Table& table) {
+  for (const auto& [command, key] : {std::pair<std::string, std::string>{"probe", "probe_grid"}, {"knn", "knn_grid"}}) {
+    for (const SystemKind& system : comparison.systems) {
+      if (!runner.is_done(concat_text("seed", seed, ".", system.key, ".", command))) continue;
+      const std::string record = command + (system.key == "random" ? "_random" : "");
+      append(table.row("pixels", "raw pixels").values[key],
+             figure_of_run(comparison.system_folder(seed, system), record, "... on raw pixels"));
+      break;
+    }
+  }
+}
+
+double seconds_of_system(const Comparison& comparison, uint64_t seed, const SystemKind& system) {
+  double seconds = 0;
+  for (const std::string& stage : system.stages)
+    seconds += training_seconds(comparison.stage_folder(seed, system, stage));
+  return seconds;
+}
+
+std::string steps_note(const SystemKind& system, const Schedule& schedule) {
+  std::string text = system.title + ": " + system.note + ". ";
+  if (system.key == "random") return text;
+  for (const std::string& stage : system.stages) {
+    text += concat_text(stage == system.stages.front() ? "" : ", ", schedule.steps.at(system.key).at(stage),
+                        " steps of ", stage);
+    const double factor = schedule.rate_factor(stage);
+    if (!schedule.rate_factors.empty()) text += concat_text(" (learning rate x", factor, ")");
+  }
+  return text;
+}
+
+std::string processor() {
+  std::ifstream lines("/proc/cpuinfo");
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown processor";
+}
+
+}  // namespace
+
+std::vector<double> figure_of_run(const std::string& run, const std::string& command, const std::string& name) {
+  for (const auto& [there, figures] : read_figures(run)) {
+    if (there != command) continue;
+    for (const auto& [key, value] : figures) {
+      if (name.starts_with("...") ? !key.ends_with(name.substr(4)) : key != name) continue;
+      double number = 0;
+      if (std::from_chars(value.data(), value.data() + value.size(), number).ec == std::errc()) return {number};
+    }
+  }
+  return {};
+}
+
+std::vector<std::string> common_notes(const Comparison& comparison) {
+  const CompareOptions& o = comparison.options;
+  std::string seeds;
+  for (const uint64_t seed : comparison.seeds()) seeds += concat_text(seeds.empty() ? "" : ", ", seed);
+  std::string set;
+  for (const std::string& text : o.config.set) set += " --set " + text;
+  return {concat_text("data ", o.data.data, ", preset ", o.config.preset, set, "; seeds ", seeds, "; budget ",
+                      comparison.budget, comparison.in_seconds ? " seconds" : " steps",
+                      " of training for all stages of a system; ", num_threads(), " threads of ", processor(), "."),
+          "Mean ± standard deviation of a sample over the seeds. Training seconds are those of the steps alone."};
+}
+
+Table comparison_table(const Comparison& comparison, const Schedule& schedule, const JobRunner& runner) {
+  Table table;
+  table.title = "Comparison", table.corner = "system";
+  table.columns = table_columns(comparison);
+  for (const SystemKind& system : comparison.systems) {
+    Row& row = table.row(system.key, system.title);
+    const bool is_control = system.key == "random";
+    double all = 0;
+    for (const std::string& stage : system.stages)
+      all += static_cast<double>(network_parameters(comparison.config, stage)) / 1e6;
+    const double network =
+        static_cast<double>(network_parameters(comparison.config, is_control ? "finetune" : system.stages.back())) /
+        1e6;
+    row.values["network"] = {network}, row.values["all"] = {is_control ? network : all};
+    for (const uint64_t seed : comparison.seeds()) {
+      const std::string last = concat_text("seed", seed, ".", system.key, ".", system.stages.back());
+      if (!is_control && runner.is_done(last))
+        row.values["seconds"].push_back(seconds_of_system(comparison, seed, system));
+      read_system(comparison, seed, system, runner, row);
+    }
+  }
+  for (const uint64_t seed : comparison.seeds()) read_pixels(comparison, seed, runner, table);
+  table.drop_empty_columns();
+  table.notes = common_notes(comparison);
+  for (const SystemKind& system : comparison.systems) table.notes.push_back(steps_note(system, schedule));
+  const CompareOptions& o = comparison.options;
+  table.notes.push_back(concat_text("Probe and k-NN: ", o.train == 0 ? "all" : std::to_string(o.train),
+                                    " training images, ", o.test == 0 ? "all" : std::to_string(o.test),
+                                    " test images. Fine-tuning ", comparison.task_steps("finetune"),
+                                    " steps, segmentation ", comparison.task_steps("segment"), ", detection ",
+                                    comparison.task_steps("detect"), ", the last two on scenes."));
+  for (const std::string& failure : runner.failures()) table.notes.push_back("failed: " + failure);
+  return table;
+}
+
+void add_comparison_pictures(Report& report, const Comparison& comparison) {
+  for (const uint64_t seed : comparison.seeds()) {
+    bool has_heading = false;
+    for (const SystemKind& system : comparison.systems) {
+      const std::string file = comparison.system_folder(seed, system) + "/samples/samples.png";
+      if (!system.generates || !fs::exists(file)) continue;
+      if (!has_heading) report.add_section(concat_text("Samples, seed ", seed));
+      has_heading = true;
+      const std::string png = read_file(file);
+      report.add_image(system.title, png, png_size(png).width < 400 ? 2 : 1);
+    }
+  }
+}
+
+void write_tables(const std::string& folder, const std::string& name, const std::string& title,
+                  const std::vector<Table>& tables, const std::function<void(Report&)>& add_pictures) {
+  Report report(title);
+  std::string text = "# " + title + "\n";
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const Table& table : tables) {
+    text += "\n" + markdown(table);
+    json.push_back(nlohmann::ordered_json::parse(json_text(table)));
+    report.add_section(table.title);
+    report.add_table(cells(table));
+    std::string notes;
+    for (const std::string& note : table.notes) notes += (notes.empty() ? "" : "\n\n") + note;
+    report.add_text(notes);
+  }
+  add_pictures(report);
+  write_file_atomically(folder + "/" + name + ".json", json.dump(2) + "\n");
+  write_file_atomically(folder + "/" + name + ".md", text);
+  report.write(folder + "/report.html");
+}
+
+}  // namespace addp

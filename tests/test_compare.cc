@@ -1,0 +1,223 @@
+// The comparison of systems: mean and spread, tables, the budget's shares, and the program: a whole small comparison,
+// resumed after a kill, that repeats nothing, and what it refuses.
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+
+#include "examples/comparison.h"
+#include "examples/comparison_table.h"
+#include "examples/results.h"
+#include "examples/summary.h"
+#include "tests/drive.h"
+
+namespace addp {
+namespace {
+
+using Json = nlohmann::json;
+
+Words compare_tiny(const std::string& run) {
+  return {"compare",  "--run",    run,       "--preset",     "tiny",   "--data", "shapes",
+          "--budget", "steps:12", "--train", "100",          "--test", "50",     "--labels",
+          "10,100",   "--seeds",  "1",       "--task-steps", "3",      "--set",  "train_probe.steps=20"};
+}
+
+const Words kTwoSystems = {"--systems", "mage,random", "--tasks", "probe,finetune,sample"};
+
+// The figures of a table that do not depend on the machine's speed.
+Json figures(const std::string& run) {
+  Json all = Json::parse(bytes_of(run + "/compare.json"));
+  for (Json& row : all[0]["rows"]) {
+    row["figures"].erase("seconds");
+    row["figures"].erase("draw");
+  }
+  return all;
+}
+
+std::map<std::string, fs::file_time_type> records(const std::string& run) {
+  std::map<std::string, fs::file_time_type> times;
+  for (const auto& entry : fs::directory_iterator(run + "/jobs"))
+    times[entry.path().filename().string()] = fs::last_write_time(entry.path());
+  return times;
+}
+
+CompareOptions demo_options(const std::string& budget) {
+  CompareOptions options;
+  options.run = "runs/none";
+  options.budget = budget;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("summary: mean and sample deviation") {
+  CHECK(spread_of({2, 4, 4, 4, 5, 5, 7, 9}).mean == doctest::Approx(5));
+  CHECK(spread_of({2, 4, 4, 4, 5, 5, 7, 9}).deviation == doctest::Approx(std::sqrt(32.0 / 7)));
+  CHECK(spread_of({3}).mean == 3);
+  CHECK(std::isnan(spread_of({3}).deviation));
+  CHECK(std::isnan(spread_of({}).mean));
+  CHECK(spread_text({81, 82}, 2) == "81.50 ± 0.71");
+  CHECK(spread_text({81.256}, 1) == "81.3");
+  CHECK(spread_text({}, 1) == "-");
+}
+
+TEST_CASE("summary: a table as Markdown and as JSON; columns without a figure go") {
+  Table table;
+  table.title = "T", table.corner = "system", table.notes = {"a note"};
+  table.columns = {{"a", "first", 1}, {"b", "second", 1}, {"c", "third", 1}};
+  table.row("x", "X").values["a"] = {1, 2};
+  table.row("y", "Y").values["b"] = {3};
+  table.row("x", "X").values["c"] = {};
+  table.drop_empty_columns();
+  CHECK(markdown(table) ==
+        "## T\n\n| system | first | second |\n|---|---:|---:|\n| X | 1.5 ± 0.7 | - |\n| Y | - | 3.0 |\n\n- a note\n");
+  const Json json = Json::parse(json_text(table));
+  CHECK(json["rows"][0]["figures"]["a"]["values"] == Json({1, 2}));
+  CHECK(json["rows"][0]["figures"]["a"]["mean"] == 1.5);
+  CHECK(json["rows"][1]["figures"]["b"]["deviation"].is_null());
+}
+
+TEST_CASE("compare: every system gets the whole budget, in steps or in seconds") {
+  const Comparison in_steps(demo_options("steps:1000"));
+  const Schedule steps = share_out(in_steps, {});
+  for (const SystemKind& system : in_steps.systems) {
+    INFO(system.key);
+    int64_t sum = 0;
+    for (const auto& [stage, count] : steps.steps.at(system.key)) sum += count;
+    CHECK(std::abs(sum - 1000) <= 1);
+  }
+  CHECK(steps.steps.at("mage").at("vqgan") == steps.steps.at("addp").at("vqgan"));  // they share the tokenizer
+
+  const std::map<std::string, double> unit = {{"vqgan", 0.1},     {"predictor", 0.05}, {"addp", 0.25},
+                                              {"vit-vqgan", 0.2}, {"gpt", 0.02},       {"igpt", 0.5},
+                                              {"finetune", 0.04}};
+  const Comparison in_seconds(demo_options("seconds:120"));
+  const Schedule timed = share_out(in_seconds, unit);
+  for (const SystemKind& system : in_seconds.systems) {
+    INFO(system.key);
+    double sum = 0;
+    for (const auto& [stage, count] : timed.steps.at(system.key)) sum += static_cast<double>(count) * unit.at(stage);
+    CHECK(sum == doctest::Approx(120).epsilon(0.005));
+  }
+  CHECK(message_of(ErrorKind::usage, [&] { share_out(Comparison(demo_options("steps:1")), {}); }).find("--budget") !=
+        std::string::npos);
+}
+
+TEST_CASE("compare: the networks of the demo's preset are of comparable size") {
+  const Config config = preset("demo");
+  const int64_t addp = network_parameters(config, "addp");
+  for (const std::string stage : {"predictor", "gpt", "igpt"}) {
+    INFO(stage);
+    const double ratio = static_cast<double>(network_parameters(config, stage)) / static_cast<double>(addp);
+    CHECK(ratio > 0.8);
+    CHECK(ratio < 1.25);
+  }
+}
+
+TEST_CASE("program: compare trains and judges systems, and repeats nothing") {
+  const ScratchFolder folder;
+  const std::string run = folder / "compare";
+  const Words command = compare_tiny(run) + kTwoSystems;
+  const Outcome outcome = run_well(command);
+  CHECK(contains(outcome.err, "MAGE"));
+  CHECK(contains(outcome.err, "left in all"));
+  const Json table = figures(run)[0];
+  REQUIRE(table["rows"].size() == 3);
+  for (const std::string column : {"probe_grid", "probe_mean", "finetune_10", "finetune_100", "network"}) {
+    INFO(column);
+    CHECK(table["rows"][0]["figures"][column]["values"].size() == 1);
+    CHECK(table["rows"][1]["figures"][column]["values"].size() == 1);
+  }
+  CHECK(table["rows"][2]["title"] == "raw pixels");
+  const std::string mage = run + "/seed1/mage/predictor";
+  CHECK(table["rows"][0]["figures"]["probe_mean"]["values"][0] ==
+        figure_of_run(mage, "probe", "... mean over patch tokens").at(0));
+  CHECK(contains(bytes_of(run + "/compare.md"), "| MAGE |"));
+  CHECK(contains(bytes_of(run + "/report.html"), "data:image/png;base64,"));
+
+  const auto before = records(run);
+  const std::string text = bytes_of(run + "/compare.md");
+  run_well(command + Words{"--resume"});
+  CHECK(records(run) == before);
+  CHECK(bytes_of(run + "/compare.md") == text);
+  check_fails(2, command, {run, "--resume"});
+  check_fails(2, command + Words{"--resume", "--limit", "50"}, {run, "other options", "--run"});
+}
+
+TEST_CASE("program: a comparison that is killed at random moments ends with the same table") {
+  const ScratchFolder folder;
+  const std::string whole = folder / "whole", run = folder / "run";
+  run_well(compare_tiny(whole) + kTwoSystems);
+  const Words command = Words{built("addp")} + compare_tiny(run) + kTwoSystems + Words{"--resume"};
+  int kills = 0;
+  for (int i = 0; i < 4; ++i) {
+    Process process(command);
+    std::this_thread::sleep_for(std::chrono::milliseconds(kSanitized ? 3000 : 300 + 350 * i));
+    process.send(SIGKILL);
+    kills += process.wait().code == 128 + SIGKILL;
+  }
+  CHECK(kills > 0);
+  const Outcome outcome = Process(command).wait();
+  INFO(outcome.err);
+  CHECK(outcome.code == 0);
+  Json expected = figures(whole), found = figures(run);
+  CHECK(found == expected);
+}
+
+TEST_CASE("program: a comparison stops on a signal, saves, and says how to go on; a failed job is named") {
+  const ScratchFolder folder;
+  const std::string run = folder / "run";
+  const Words long_one = {"compare", "--run", run,        "--preset",     "tiny",      "--data", "shapes",
+                          "--seeds", "1",     "--budget", "steps:200000", "--systems", "igpt"};
+  Process process(Words{built("addp")} + long_one);
+  CHECK(wait_until([&] { return !process.running() || !curve(run + "/seed1/igpt/igpt").empty(); }));
+  check_fails(2, long_one + Words{"--resume"}, {run, "another process"});
+  process.send(SIGTERM);
+  const Outcome stopped = process.wait();
+  CHECK(stopped.code == 143);
+  CHECK(contains(stopped.err, " --resume"));
+  CHECK(fs::exists(newest(run + "/seed1/igpt/igpt")));
+
+  const std::string broken = folder / "broken";
+  const Words failing =
+      compare_tiny(broken) + Words{"--systems", "igpt", "--tasks", "probe,sample", "--set", "train_igpt.base_lr=1e30"};
+  const Outcome failed = run_addp(failing);
+  CHECK(failed.code == 6);
+  CHECK(contains(failed.err, "igpt"));
+  CHECK(contains(bytes_of(broken + "/compare.md"), "failed: seed 1, iGPT: training, igpt: exit code 6"));
+}
+
+TEST_CASE("program: compare refuses what it cannot do, and leaves no folder behind") {
+  const ScratchFolder folder;
+  const std::string run = folder / "run";
+  check_fails(2, {"compare", "--preset", "tiny"}, {"--run"});
+  check_fails(2, compare_tiny(run) + Words{"--systems", "mague"}, {"mague", "did you mean mage?"});
+  check_fails(2, compare_tiny(run) + Words{"--tasks", "prob"}, {"prob", "did you mean probe?"});
+  check_fails(2, {"compare", "--run", run, "--budget", "hours:3"}, {"--budget", "hours:3", "steps:N"});
+  check_fails(2, {"compare", "--run", run, "--budget", "steps:1"}, {"--budget", "no step"});
+  check_fails(2, {"compare", "--run", run, "--labels", "0"}, {"--labels", "0"});
+  check_fails(2, {"compare", "--run", run, "--set", "train_adp.steps=3"}, {"train_adp.steps"});
+  CHECK(!fs::exists(run));
+  check_fails(2, compare_tiny(tiny_pipeline().addp) + Words{"--resume"}, {tiny_pipeline().addp, "no jobs/"});
+}
+
+TEST_CASE("program: an encoder that learned from labels can be probed and carry other tasks") {
+  const ScratchFolder folder;
+  const std::string run = folder / "labels";
+  run_well({"train", "finetune", "--run", run, "--preset", "tiny", "--data", "shapes", "--encoder", "none", "--steps",
+            "10"});
+  run_well({"probe", "--run", run, "--train", "100", "--test", "50", "--steps", "20"});
+  CHECK(figure_of_run(run, "probe", "linear probe on classifier features, mean over patch tokens").size() == 1);
+  const Words some = {"knn", run, "--train", "200", "--test", "200"};
+  run_well(some);
+  run_well(some + Words{"--random-weights"});
+  CHECK(figure_of_run(run, "knn", "... grid") != figure_of_run(run, "knn_random", "... grid"));
+  const Words segment = {"train", "segment", "--preset", "tiny", "--steps", "1", "--encoder"};
+  run_well(segment + Words{run, "--run", folder / "carried"});
+  run_well(segment + Words{"none", "--run", folder / "scratch"});
+  CHECK(curve(folder / "carried") != curve(folder / "scratch"));
+}
+
+}  // namespace addp

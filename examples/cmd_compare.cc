@@ -1,73 +1,15 @@
 #include "examples/cmd_compare.h"
 
-#include <cstdio>
-
-#include "examples/child.h"
 #include "examples/comparison_table.h"
-#include "examples/program.h"
-#include "examples/run_config.h"
 
 namespace addp {
-namespace {
-
-void print_parameters(const Comparison& comparison) {
-  std::fprintf(stderr, "Parameters, in millions:\n");
-  for (const SystemKind& system : comparison.systems) {
-    std::string text;
-    for (const std::string& stage : system.stages) {
-      char number[32];
-      std::snprintf(number, sizeof number, "%.2f",
-                    static_cast<double>(network_parameters(comparison.config, stage)) / 1e6);
-      text += concat_text(text.empty() ? "" : " + ", stage, " ", number);
-    }
-    std::fprintf(stderr, "  %-16s %s\n", system.title.c_str(), text.c_str());
-  }
-}
-
-void write_results(const Comparison& comparison, const Schedule& schedule, const JobRunner& runner) {
-  write_tables(comparison.options.run, "compare", "addp compare", {comparison_table(comparison, schedule, runner)},
-               [&](Report& report) { add_comparison_pictures(report, comparison); });
-}
-
-// All that is left; false when it was stopped.
-bool run_all(const Comparison& comparison, JobRunner& runner) {
-  std::map<std::string, double> seconds;
-  if (comparison.in_seconds) {
-    if (!runner.run(calibration_jobs(comparison))) return false;
-    check(runner.failures().empty(), "compare: without the time of a step there is no budget: ",
-          runner.failures().empty() ? "" : runner.failures().front());
-    seconds = measured_step_seconds(comparison);
-  }
-  Schedule schedule = share_out(comparison, seconds);
-  if (comparison.options.sweep) {
-    if (!runner.run(sweep_jobs(comparison, schedule))) return false;
-    schedule.rate_factors = best_rate_factors(comparison);
-  }
-  const bool finished =
-      runner.run(comparison_jobs(comparison, schedule), [&] { write_results(comparison, schedule, runner); });
-  write_results(comparison, schedule, runner);
-  return finished;
-}
-
-}  // namespace
 
 int cmd_compare(const CompareOptions& options, const std::vector<std::string>& arguments) {
-  apply(options.common);
-  const Comparison comparison(options);
-  if (!comparison.in_seconds) share_out(comparison, {});  // refuses a small budget before the folder is made
-  JobRunner runner(options.run, shared_arguments(options.common), options.resume);
-  install_forwarding_handlers();
-  print_parameters(comparison);
-  if (!run_all(comparison, runner)) {
-    std::fprintf(stderr, "\nStopped. To go on:\n  %s\n", resume_command(arguments).c_str());
-    return 128 + forwarded_stop();
-  }
-  std::printf("%s/compare.md\n%s/report.html\n", options.run.c_str(), options.run.c_str());
-  if (!runner.failures().empty()) {
-    std::fprintf(stderr, "error: %zu jobs failed, the first: %s\n", runner.failures().size(),
-                 runner.failures().front().c_str());
-  }
-  return runner.exit_code();
+  const auto write = [](const Comparison& comparison, const Schedule& schedule, const JobRunner& runner) {
+    write_tables(comparison.options.run, "compare", {comparison_table(comparison, schedule, runner)}, "report.html",
+                 [&](Report& report) { add_comparison_pictures(report, comparison); });
+  };
+  return run_comparison(options, arguments, comparison_jobs, write);
 }
 
 }  // namespace addp

@@ -73,7 +73,7 @@ const SystemKind& system_kind(const std::string& key) {
 }
 
 const std::vector<std::string>& task_names() {
-  static const std::vector<std::string> names = {"probe", "knn", "finetune", "segment", "detect", "sample"};
+  static const std::vector<std::string> names = {"probe", "knn", "finetune", "segment", "detect", "sample", "fid"};
   return names;
 }
 

@@ -21,7 +21,7 @@ struct SystemKind {
 const std::vector<SystemKind>& system_kinds();
 const SystemKind& system_kind(const std::string& key);
 
-// probe, knn, finetune, segment, detect, sample
+// probe, knn, finetune, segment, detect, sample, fid
 const std::vector<std::string>& task_names();
 
 // What the options mean: names checked, defaults filled in. Throws Error(usage).
@@ -66,6 +66,20 @@ std::map<std::string, double> measured_step_seconds(const Comparison& comparison
 std::vector<Job> sweep_jobs(const Comparison& comparison, const Schedule& schedule);
 std::map<std::string, double> best_rate_factors(const Comparison& comparison);
 std::vector<Job> comparison_jobs(const Comparison& comparison, const Schedule& schedule);
+
+// What a command looks at: a trained run, whose training is the job `needs`.
+struct Subject {
+  std::string name, title, kind;  // "seed1.addp", "seed 1, ADDP", "addp"
+  std::string run, needs;
+  uint64_t seed = 1;
+  bool random_weights = false;
+};
+// A job of the subject without a command yet: seed1.addp.TASK.
+Job task_job(const Subject& subject, const std::string& task, const std::string& title, double cost);
+Job features_job(const Comparison& comparison, const Subject& subject, const std::string& command);  // probe | knn
+// FID and the rest, by the judge; steps: of sampling, 0: the configuration's; then the figures go to `out`.
+Job quality_job(const Comparison& comparison, const Subject& subject, int64_t steps = 0, const std::string& out = "");
+std::vector<Job> judge_jobs(const Comparison& comparison);  // trains the judge, unless there is one
 
 // A command that trains. rate_factor: on the configuration's learning rate.
 struct Training {

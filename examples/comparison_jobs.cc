@@ -19,8 +19,9 @@ class JobList {
   void add_system(uint64_t seed, const SystemKind& system) {
     seed_ = seed, system_ = &system;
     for (const std::string& stage : system.stages) add_stage(stage);
-    if (comparison_.has_task("probe")) add_features_job("probe", "linear probe", 25);
-    if (comparison_.has_task("knn")) add_features_job("knn", "nearest neighbours", 10);
+    for (const std::string command : {"probe", "knn"}) {
+      if (comparison_.has_task(command)) jobs.push_back(features_job(comparison_, subject(), command));
+    }
     if (comparison_.has_task("finetune")) {
       for (const std::string& percent : comparison_.options.labels) add_finetuning(percent);
     }
@@ -28,6 +29,7 @@ class JobList {
       if (comparison_.has_task(task)) add_dense(task);
     }
     if (system.generates && comparison_.has_task("sample")) add_samples();
+    if (system.generates && comparison_.has_task("fid")) jobs.push_back(quality_job(comparison_, subject()));
   }
 
   std::vector<Job> jobs;
@@ -42,13 +44,17 @@ class JobList {
     return seed_word() + "." + (is_control() ? "addp" : system_->key) + "." + stage;
   }
 
-  Job job(const std::string& task, const std::string& title) const {
-    Job made;
-    made.name = seed_word() + "." + system_->key + "." + task;
-    made.title = concat_text("seed ", seed_, ", ", system_->title, ": ", title);
-    made.kind = system_->key + "." + task;
-    made.needs = {stage_job(system_->stages.back())};
-    return made;
+  Subject subject() const {
+    return {seed_word() + "." + system_->key,
+            concat_text("seed ", seed_, ", ", system_->title),
+            system_->key,
+            run(),
+            stage_job(system_->stages.back()),
+            seed_,
+            is_control()};
+  }
+  Job job(const std::string& task, const std::string& title, double cost = 1) const {
+    return task_job(subject(), task, title, cost);
   }
 
   // ADDP and MAGE share their tokenizer: the second time it is there already.
@@ -75,17 +81,6 @@ class JobList {
     if (stage == "gpt") return {"--tokenizer", of("vit-vqgan")};
     if (stage == "finetune") return {"--encoder", kNoEncoder, "--labels", "100"};
     return {};
-  }
-
-  void add_features_job(const std::string& command, const std::string& title, double cost) {
-    Job made = job(command, title);
-    made.cost = cost;
-    made.arguments = {command};
-    append(made.arguments, command == "probe" ? std::vector<std::string>{"--run", run()} : std::vector{run()});
-    append(made.arguments, {"--seed", std::to_string(seed_), "--train", std::to_string(comparison_.options.train),
-                            "--test", std::to_string(comparison_.options.test)});
-    if (is_control()) made.arguments.push_back("--random-weights");
-    jobs.push_back(made);
   }
 
   void add_finetuning(const std::string& percent) {
@@ -120,8 +115,7 @@ class JobList {
   }
 
   void add_samples() {
-    Job made = job("sample", "sampling");
-    made.cost = 8;
+    Job made = job("sample", "sampling", 8);
     made.arguments = {"sample", "--run", run(), "--seed", std::to_string(seed_), "--count", "64"};
     jobs.push_back(made);
   }
@@ -136,9 +130,9 @@ class JobList {
 
 // Of the demo's preset on two cores; only their proportions matter once a job was done.
 double guessed_seconds(const std::string& stage, int64_t steps) {
-  static const std::map<std::string, double> step = {{"vqgan", 0.12},    {"predictor", 0.1}, {"addp", 0.24},
-                                                     {"vit-vqgan", 0.1}, {"gpt", 0.08},      {"igpt", 0.3},
-                                                     {"finetune", 0.06}, {"segment", 0.15},  {"detect", 0.15}};
+  static const std::map<std::string, double> step = {
+      {"vqgan", 0.12}, {"predictor", 0.1}, {"addp", 0.24},    {"vit-vqgan", 0.1}, {"gpt", 0.08},
+      {"igpt", 0.3},   {"finetune", 0.06}, {"segment", 0.15}, {"detect", 0.15},   {"classifier", 0.06}};
   return 3 + step.at(stage) * static_cast<double>(steps);
 }
 
@@ -168,8 +162,58 @@ std::vector<std::string> train_arguments(const Comparison& comparison, const Tra
   return words;
 }
 
+Job task_job(const Subject& subject, const std::string& task, const std::string& title, double cost) {
+  Job job;
+  job.name = subject.name + "." + task;
+  job.title = subject.title + ": " + title;
+  job.kind = subject.kind + "." + task;
+  job.needs = {subject.needs};
+  job.cost = cost;
+  return job;
+}
+
+Job features_job(const Comparison& comparison, const Subject& subject, const std::string& command) {
+  const bool is_probe = command == "probe";
+  Job job = task_job(subject, command, is_probe ? "linear probe" : "nearest neighbours", is_probe ? 25 : 10);
+  job.arguments = {command};
+  if (is_probe) job.arguments.push_back("--run");
+  append(job.arguments, {subject.run, "--seed", std::to_string(subject.seed), "--train",
+                         std::to_string(comparison.options.train), "--test", std::to_string(comparison.options.test)});
+  if (subject.random_weights) job.arguments.push_back("--random-weights");
+  return job;
+}
+
+static std::string judge_folder(const Comparison& comparison) { return comparison.options.run + "/judge"; }
+
+std::vector<Job> judge_jobs(const Comparison& comparison) {
+  if (!comparison.options.features.empty()) return {};
+  const int64_t steps = comparison.recipe("classifier").steps;
+  Job job;
+  job.name = job.kind = "judge";
+  job.title = "the classifier whose features judge images";
+  job.cost = guessed_seconds("classifier", steps);
+  job.arguments = train_arguments(
+      comparison, {"classifier", judge_folder(comparison), steps, comparison.options.common.seed, 1, {}});
+  return {job};
+}
+
+Job quality_job(const Comparison& comparison, const Subject& subject, int64_t steps, const std::string& out) {
+  const CompareOptions& options = comparison.options;
+  const std::string at = steps > 0 ? concat_text(" with ", steps, " steps") : "";
+  Job job = task_job(subject, steps > 0 ? concat_text("fid-", steps) : "fid", "quality of images" + at,
+                     0.05 * static_cast<double>(options.images));
+  if (options.features.empty()) job.needs.push_back("judge");
+  job.arguments = {"evaluate", "--run", subject.run, "--features",
+                   options.features.empty() ? judge_folder(comparison) : options.features};
+  append(job.arguments, {"--data", options.data.data, "--count", std::to_string(options.images)});
+  append(job.arguments, {"--seed", std::to_string(subject.seed)});
+  if (steps > 0) append(job.arguments, {"--steps", std::to_string(steps), "--out", out});
+  return job;
+}
+
 std::vector<Job> comparison_jobs(const Comparison& comparison, const Schedule& schedule) {
   JobList list(comparison, schedule);
+  if (comparison.has_task("fid")) list.jobs = judge_jobs(comparison);
   for (const uint64_t seed : comparison.seeds()) {
     for (const SystemKind& system : comparison.systems) list.add_system(seed, system);
   }

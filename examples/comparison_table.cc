@@ -1,11 +1,13 @@
 #include "examples/comparison_table.h"
 
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "examples/evaluate.h"
 #include "examples/event_file.h"
 #include "examples/progress.h"
 #include "examples/results.h"
@@ -22,21 +24,21 @@ void append(std::vector<double>& values, const std::vector<double>& more) {
   values.insert(values.end(), more.begin(), more.end());
 }
 
-std::vector<Column> table_columns(const Comparison& comparison) {
-  std::vector<Column> columns = {{"network", "network, M parameters"},
-                                 {"all", "with tokenizers, M"},
-                                 {"seconds", "training, s", 0},
-                                 {"probe_grid", "linear probe, grid, %"},
-                                 {"probe_mean", "linear probe, mean, %"},
-                                 {"knn_grid", "k-NN, grid, %"},
-                                 {"knn_mean", "k-NN, mean, %"}};
+void append_columns(const Comparison& comparison, Table& table) {
+  table.columns = {{"network", "network, M parameters"},
+                   {"all", "with tokenizers, M"},
+                   {"seconds", "training, s", 0},
+                   {"probe_grid", "linear probe, grid, %"},
+                   {"probe_mean", "linear probe, mean, %"},
+                   {"knn_grid", "k-NN, grid, %"},
+                   {"knn_mean", "k-NN, mean, %"}};
   for (const std::string& percent : comparison.options.labels)
-    columns.push_back({"finetune_" + percent, concat_text("fine-tuned, ", percent, " % labels, %")});
+    table.columns.push_back({"finetune_" + percent, concat_text("fine-tuned, ", percent, " % labels, %")});
   const std::vector<Column> more = {
-      {"labels", "all labels, %"}, {"miou", "mIoU, %"}, {"ap", "AP, %"},
-      {"ap50", "AP50, %"},         {"ap75", "AP75, %"}, {"draw", "sampling, ms/image", 1}};
-  columns.insert(columns.end(), more.begin(), more.end());
-  return columns;
+      {"labels", "all labels, %"}, {"miou", "mIoU, %"}, {"ap", "AP, %"}, {"ap50", "AP50, %"}, {"ap75", "AP75, %"}};
+  table.columns.insert(table.columns.end(), more.begin(), more.end());
+  append_quality_columns(table);
+  table.columns.push_back({"draw", "sampling, ms/image", 1});
 }
 
 // Figures of one system and one seed.
@@ -65,7 +67,8 @@ void read_system(const Comparison& comparison, uint64_t seed, const SystemKind& 
   read("ap", "detect", boxes, "test", "test AP");
   read("ap50", "detect", boxes, "test", "test AP50");
   read("ap75", "detect", boxes, "test", "test AP75");
-  read("draw", "sample", run, "samples", "time per image", 1000);
+  if (runner.is_done(word + "fid")) read_quality(run, row);
+  else read("draw", "sample", run, "samples", "time per image", 1000);
 }
 
 // The controls without any network, from the first system that was probed.
@@ -77,6 +80,22 @@ void read_pixels(const Comparison& comparison, uint64_t seed, const JobRunner& r
       append(table.row("pixels", "raw pixels").values[key],
              figure_of_run(comparison.system_folder(seed, system), record, "... on raw pixels"));
       break;
+    }
+  }
+}
+
+// What other test images would get in place of generated ones; the same for all systems.
+void read_floor(const Comparison& comparison, const JobRunner& runner, Table& table) {
+  for (const uint64_t seed : comparison.seeds()) {
+    for (const SystemKind& system : comparison.systems) {
+      if (!runner.is_done(concat_text("seed", seed, ".", system.key, ".fid"))) continue;
+      const Evaluation evaluation = read_evaluation(comparison.system_folder(seed, system));
+      Row& row = table.row("real", "other test images");
+      for (const std::string key : {"fid", "kid", "score", "precision", "recall"})
+        row.values[key] = {evaluation.value(key + "_floor")};
+      table.notes.push_back(concat_text("FID and the other figures of generated images: N = ", evaluation.n,
+                                        " against as many test images, feature network: ", evaluation.network, "."));
+      return;
     }
   }
 }
@@ -122,6 +141,21 @@ std::vector<double> figure_of_run(const std::string& run, const std::string& com
   return {};
 }
 
+void append_quality_columns(Table& table) {
+  const std::vector<Column> columns = {
+      {"fid", "FID"}, {"kid", "KID", 4}, {"score", "score"}, {"precision", "precision", 3}, {"recall", "recall", 3}};
+  table.columns.insert(table.columns.end(), columns.begin(), columns.end());
+}
+
+void read_quality(const std::string& folder, Row& row) {
+  const Evaluation evaluation = read_evaluation(folder);
+  for (const std::string key : {"fid", "kid", "score", "precision", "recall"}) {
+    const double value = evaluation.value(key);
+    if (std::isfinite(value)) row.values[key].push_back(value);
+  }
+  row.values["draw"].push_back(1000 * evaluation.draw_seconds);
+}
+
 std::vector<std::string> common_notes(const Comparison& comparison) {
   const CompareOptions& o = comparison.options;
   std::string seeds;
@@ -137,7 +171,7 @@ std::vector<std::string> common_notes(const Comparison& comparison) {
 Table comparison_table(const Comparison& comparison, const Schedule& schedule, const JobRunner& runner) {
   Table table;
   table.title = "Comparison", table.corner = "system";
-  table.columns = table_columns(comparison);
+  append_columns(comparison, table);
   for (const SystemKind& system : comparison.systems) {
     Row& row = table.row(system.key, system.title);
     const bool is_control = system.key == "random";
@@ -165,6 +199,7 @@ Table comparison_table(const Comparison& comparison, const Schedule& schedule, c
                                     " test images. Fine-tuning ", comparison.task_steps("finetune"),
                                     " steps, segmentation ", comparison.task_steps("segment"), ", detection ",
                                     comparison.task_steps("detect"), ", the last two on scenes."));
+  read_floor(comparison, runner, table);
   for (const std::string& failure : runner.failures()) table.notes.push_back("failed: " + failure);
   return table;
 }
@@ -183,8 +218,9 @@ void add_comparison_pictures(Report& report, const Comparison& comparison) {
   }
 }
 
-void write_tables(const std::string& folder, const std::string& name, const std::string& title,
-                  const std::vector<Table>& tables, const std::function<void(Report&)>& add_pictures) {
+void write_tables(const std::string& folder, const std::string& name, const std::vector<Table>& tables,
+                  const std::string& html, const std::function<void(Report&)>& add_pictures) {
+  const std::string title = "addp " + name;
   Report report(title);
   std::string text = "# " + title + "\n";
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
@@ -200,7 +236,7 @@ void write_tables(const std::string& folder, const std::string& name, const std:
   add_pictures(report);
   write_file_atomically(folder + "/" + name + ".json", json.dump(2) + "\n");
   write_file_atomically(folder + "/" + name + ".md", text);
-  report.write(folder + "/report.html");
+  report.write(folder + "/" + html);
 }
 
 }  // namespace addp

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "examples/cmd_ablate.h"
 #include "examples/cmd_compare.h"
 #include "examples/cmd_data_check.h"
 #include "examples/cmd_doctor.h"
@@ -130,6 +131,9 @@ void add_evaluate(CLI::App& app, EvaluateOptions& o) {
                        ".safetensors, as torch-fidelity and pytorch-fid have them)");
   evaluate->add_option("--count", o.count, "N images; 0: half of the test split, at most 2000")
       ->check(CLI::NonNegativeNumber);
+  evaluate->add_option("--steps", o.steps, "sampling steps of ADDP and MAGE; 0: the configuration's")
+      ->check(CLI::NonNegativeNumber);
+  evaluate->add_option("--out", o.out, "folder for evaluate.json; default: the run's");
   evaluate->add_option("--batch", o.batch, "images at a time")->check(CLI::Range(1, 4096))->capture_default_str();
   evaluate->add_option("--data", o.data.data, std::string(kDataHelp) + "; default: the run's, or the classifier's");
   add_common(evaluate, o.common);
@@ -184,6 +188,11 @@ void add_comparison(CLI::App* app, CompareOptions& o) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app->add_option("--test", o.test, "test images of probe and k-NN; 0: all")->check(CLI::NonNegativeNumber);
+  app->add_option("--images", o.images, "generated images that are judged, and as many real ones")
+      ->check(CLI::Range(4, 1000000))
+      ->capture_default_str();
+  app->add_option("--features", o.features,
+                  "what judges generated images, as `addp evaluate` takes it; default: a classifier is trained first");
   app->add_flag("--resume", o.resume, "go on where it was stopped, or start");
   add_common(app, o.common);
 }
@@ -194,13 +203,19 @@ void add_compare(CLI::App& app, CompareOptions& o) {
   add_comparison(compare, o);
   compare->add_option("--systems", o.systems, "addp, mage, vit-vqgan, igpt, supervised, random; default: all")
       ->delimiter(',');
-  compare->add_option("--tasks", o.tasks, "probe, knn, finetune, segment, detect, sample; default: all")
+  compare->add_option("--tasks", o.tasks, "probe, knn, finetune, segment, detect, sample, fid; default: all")
       ->delimiter(',');
   compare->add_option("--labels", o.labels, "percentages of the labels to fine-tune with; default: 1")->delimiter(',');
   compare
       ->add_option("--task-steps", o.task_steps, "of fine-tuning, segmentation and detection; 0: the configuration's")
       ->check(CLI::NonNegativeNumber);
   compare->add_flag("--sweep", o.sweep, "first half, once and twice each learning rate, in a quarter of the steps");
+}
+
+void add_ablate(CLI::App& app, CompareOptions& o) {
+  CLI::App* ablate = app.add_subcommand(
+      "ablate", "the paper's ablations: ADDP with one part changed at a time, and its number of sampling steps");
+  add_comparison(ablate, o);
 }
 
 // All long options that the chosen subcommand knows, for "did you mean".
@@ -252,7 +267,7 @@ int main(int argc, char** argv) {
   EvaluateOptions evaluate;
   ProbeOptions probe;
   KnnOptions knn;
-  CompareOptions compare;
+  CompareOptions compare, ablate;
   CommonOptions common;
   DataOptions data;
   std::string path;
@@ -263,6 +278,7 @@ int main(int argc, char** argv) {
   add_probe(app, probe);
   add_knn(app, knn);
   add_compare(app, compare);
+  add_ablate(app, ablate);
   CLI::App* report =
       app.add_subcommand("report", "one self-contained report.html over a run folder and those inside it");
   report->add_option("folder", path, "run folder")->required();
@@ -298,6 +314,7 @@ int main(int argc, char** argv) {
     if (app.got_subcommand("probe")) return cmd_probe(probe);
     if (app.got_subcommand("knn")) return cmd_knn(knn);
     if (app.got_subcommand("compare")) return cmd_compare(compare, arguments);
+    if (app.got_subcommand("ablate")) return cmd_ablate(ablate, arguments);
     if (*report) return cmd_report(path);
     if (*inspect) return run_inspect(path);
     if (*gradcheck) return cmd_gradcheck(common);

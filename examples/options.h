@@ -73,6 +73,8 @@ struct EvaluateOptions {
   DataOptions data = {.data = ""};  // whose test split is compared with; empty: the run's, or the classifier's
   int64_t count = 0;                // N; 0: half of the test split, at most 2000
   int64_t batch = 32;               // images at a time, as `sample` draws them
+  int64_t steps = 0;                // of the sampler of ADDP and MAGE; 0: the run's
+  std::string out;                  // folder for what was found; empty: the run's
 };
 
 struct ProbeOptions {
@@ -108,7 +110,8 @@ struct CompareOptions {
   std::vector<std::string> labels;   // percentages of labels to fine-tune with; empty: 1
   int64_t task_steps = 0;            // of fine-tuning, segmentation and detection; 0: the configuration's
   int64_t train = 10000, test = 0;   // images of probe and k-NN; 0: all
-  int64_t images = 2000;             // generated ones that are judged
+  int64_t images = 1000;             // generated ones that are judged
+  std::string features;              // what judges them, as EvaluateOptions; empty: a classifier is trained
   bool sweep = false;                // half, once and twice each learning rate first, in a quarter of the steps
 };
 

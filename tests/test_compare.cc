@@ -21,10 +21,11 @@ using Json = nlohmann::json;
 Words compare_tiny(const std::string& run) {
   return {"compare",  "--run",    run,       "--preset",     "tiny",   "--data", "shapes",
           "--budget", "steps:12", "--train", "100",          "--test", "50",     "--labels",
-          "10,100",   "--seeds",  "1",       "--task-steps", "3",      "--set",  "train_probe.steps=20"};
+          "10,100",   "--seeds",  "1",       "--task-steps", "3",      "--set",  "train_probe.steps=20",
+          "--images", "20"};
 }
 
-const Words kTwoSystems = {"--systems", "mage,random", "--tasks", "probe,finetune,sample"};
+const Words kTwoSystems = {"--systems", "mage,random", "--tasks", "probe,finetune,sample,fid"};
 
 // The figures of a table that do not depend on the machine's speed.
 Json figures(const std::string& run) {
@@ -124,13 +125,20 @@ TEST_CASE("program: compare trains and judges systems, and repeats nothing") {
   CHECK(contains(outcome.err, "MAGE"));
   CHECK(contains(outcome.err, "left in all"));
   const Json table = figures(run)[0];
-  REQUIRE(table["rows"].size() == 3);
+  REQUIRE(table["rows"].size() == 4);
   for (const std::string column : {"probe_grid", "probe_mean", "finetune_10", "finetune_100", "network"}) {
     INFO(column);
     CHECK(table["rows"][0]["figures"][column]["values"].size() == 1);
     CHECK(table["rows"][1]["figures"][column]["values"].size() == 1);
   }
   CHECK(table["rows"][2]["title"] == "raw pixels");
+  CHECK(table["rows"][3]["title"] == "other test images");
+  for (const std::string column : {"fid", "kid", "score", "precision", "recall"}) {
+    INFO(column);
+    CHECK(table["rows"][0]["figures"][column]["values"].size() == 1);
+    CHECK(table["rows"][3]["figures"][column]["values"].size() == 1);
+    CHECK(!table["rows"][1]["figures"].contains(column));
+  }
   const std::string mage = run + "/seed1/mage/predictor";
   CHECK(table["rows"][0]["figures"]["probe_mean"]["values"][0] ==
         figure_of_run(mage, "probe", "... mean over patch tokens").at(0));
@@ -144,6 +152,36 @@ TEST_CASE("program: compare trains and judges systems, and repeats nothing") {
   CHECK(bytes_of(run + "/compare.md") == text);
   check_fails(2, command, {run, "--resume"});
   check_fails(2, command + Words{"--resume", "--limit", "50"}, {run, "other options", "--run"});
+}
+
+TEST_CASE("program: ablations stand on what the comparison in their folder has trained") {
+  const ScratchFolder folder;
+  const std::string run = folder / "run";
+  const Words options = {"--run",    run,        "--preset", "tiny", "--data", "shapes",
+                         "--budget", "steps:12", "--train",  "100",  "--test", "50",
+                         "--seeds",  "1",        "--images", "20",   "--set",  "train_probe.steps=20"};
+  run_well(Words{"compare", "--systems", "addp", "--tasks", "probe,fid"} + options);
+  const auto before = records(run);
+  run_well(Words{"ablate", "--resume"} + options);
+  auto after = records(run);
+  for (const auto& [file, time] : before) CHECK_MESSAGE(after.at(file) == time, file);
+
+  const Json tables = Json::parse(bytes_of(run + "/ablate.json"));
+  REQUIRE(tables.size() == 2);
+  REQUIRE(tables[0]["rows"].size() == 4);
+  std::set<std::string> different;
+  for (const Json& row : tables[0]["rows"]) {
+    CHECK(row["figures"]["probe_grid"]["values"].size() == 1);
+    different.insert(row["figures"]["fid"]["values"].dump());
+  }
+  CHECK(different.size() == 4);
+  REQUIRE(tables[1]["rows"].size() == 5);
+  different.clear();
+  for (const Json& row : tables[1]["rows"]) different.insert(row["figures"]["fid"]["values"].dump());
+  CHECK(different.size() == 5);
+  // The tiny preset samples with 4 steps.
+  CHECK(tables[1]["rows"][1]["figures"]["fid"]["values"] == tables[0]["rows"][0]["figures"]["fid"]["values"]);
+  CHECK(contains(bytes_of(run + "/ablate.md"), "| no reliable tokens in the decoder |"));
 }
 
 TEST_CASE("program: a comparison that is killed at random moments ends with the same table") {
@@ -162,7 +200,7 @@ TEST_CASE("program: a comparison that is killed at random moments ends with the 
   const Outcome outcome = Process(command).wait();
   INFO(outcome.err);
   CHECK(outcome.code == 0);
-  Json expected = figures(whole), found = figures(run);
+  const Json expected = figures(whole)[0]["rows"], found = figures(run)[0]["rows"];
   CHECK(found == expected);
 }
 

@@ -1,0 +1,67 @@
+// From the options of `addp compare` or `addp ablate` to finished tables.
+#include <cstdio>
+
+#include "examples/child.h"
+#include "examples/comparison_table.h"
+#include "examples/program.h"
+#include "examples/run_config.h"
+
+namespace addp {
+namespace {
+
+void print_parameters(const Comparison& comparison) {
+  std::fprintf(stderr, "Parameters, in millions:\n");
+  for (const SystemKind& system : comparison.systems) {
+    std::string text;
+    for (const std::string& stage : system.stages) {
+      char number[32];
+      std::snprintf(number, sizeof number, "%.2f",
+                    static_cast<double>(network_parameters(comparison.config, stage)) / 1e6);
+      text += concat_text(text.empty() ? "" : " + ", stage, " ", number);
+    }
+    std::fprintf(stderr, "  %-16s %s\n", system.title.c_str(), text.c_str());
+  }
+}
+
+// All that is left; false when it was stopped.
+bool run_all(const Comparison& comparison, JobRunner& runner, const MakeJobs& make_jobs, const WriteTables& write) {
+  std::map<std::string, double> seconds;
+  if (comparison.in_seconds) {
+    if (!runner.run(calibration_jobs(comparison))) return false;
+    check(runner.failures().empty(), "without the time of a step there is no budget: ",
+          runner.failures().empty() ? "" : runner.failures().front());
+    seconds = measured_step_seconds(comparison);
+  }
+  Schedule schedule = share_out(comparison, seconds);
+  if (comparison.options.sweep) {
+    if (!runner.run(sweep_jobs(comparison, schedule))) return false;
+    schedule.rate_factors = best_rate_factors(comparison);
+  }
+  const auto write_now = [&] { write(comparison, schedule, runner); };
+  const bool finished = runner.run(make_jobs(comparison, schedule), write_now);
+  write_now();
+  return finished;
+}
+
+}  // namespace
+
+int run_comparison(const CompareOptions& options, const std::vector<std::string>& arguments, const MakeJobs& make_jobs,
+                   const WriteTables& write) {
+  apply(options.common);
+  const Comparison comparison(options);
+  if (!comparison.in_seconds) share_out(comparison, {});  // refuses a small budget before the folder is made
+  JobRunner runner(options.run, shared_arguments(options.common), options.resume);
+  install_forwarding_handlers();
+  print_parameters(comparison);
+  if (!run_all(comparison, runner, make_jobs, write)) {
+    std::fprintf(stderr, "\nStopped. To go on:\n  %s\n", resume_command(arguments).c_str());
+    return 128 + forwarded_stop();
+  }
+  if (!runner.failures().empty()) {
+    std::fprintf(stderr, "error: %zu jobs failed, the first: %s\n", runner.failures().size(),
+                 runner.failures().front().c_str());
+  }
+  return runner.exit_code();
+}
+
+}  // namespace addp

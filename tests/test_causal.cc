@@ -198,3 +198,12 @@ TEST_CASE("k-means finds clusters that lie apart") {
     CHECK(found.centroids[2 * k] == doctest::Approx(10.0 * static_cast<double>(k)).epsilon(0.05).scale(1));
   }
 }
+
+TEST_CASE("k-means: a cluster that no vector is near starts again at one of them") {
+  const Tensor vectors = from_vector<double>({0, 0.1, 5, 5.1}, {4, 1});
+  Rng rng(3);
+  const Clusters once = kmeans(vectors, {1, 1000}, 1, rng);
+  CHECK(once.centroids[0] == doctest::Approx(2.55));
+  CHECK((once.centroids[1] >= 0 && once.centroids[1] <= 5.1));
+  CHECK(once.counts[1] == 1);
+}

@@ -61,6 +61,13 @@ TEST_CASE("coco: nothing to find, nothing found, all found") {
   CHECK(coco_evaluate({{0, {0, 0, 9, 9, 2}}}, {{1, {0, 0, 9, 9, 2}, 0.1}}).ap == 0);  // in another image
 }
 
+TEST_CASE("coco: of two objects that overlap a detection alike the later one is taken, as by pycocotools") {
+  const std::vector<CocoTruth> truths = {{0, {0, 0, 10, 10, 0}}, {0, {4, 0, 14, 10, 0}}};
+  // The first lies between the objects, 2/3 with either; the second fits the first object only.
+  const std::vector<CocoDetection> detections = {{0, {2, 0, 12, 10, 0}, 0.9}, {0, {0, 0, 10, 10, 0}, 0.8}};
+  CHECK(coco_evaluate(truths, detections).ap50 == doctest::Approx(1));
+}
+
 TEST_CASE("dense: mean intersection over union by hand") {
   ConfusionMatrix confusion(4);
   confusion.add(from_vector<int64_t>({0, 1, 1, 2, 0, 2}, {2, 3}), from_vector<int64_t>({0, 0, 1, 2, 255, 1}, {2, 3}),
@@ -165,9 +172,26 @@ TEST_CASE("dense: of two objects over a cell the smaller one counts, cells witho
   const std::vector<FcosLevel> levels = {{8, 4, 0, std::numeric_limits<double>::infinity()}};
   const FcosTargets targets = fcos_targets(levels, {{0, 0, 32, 32, 0}, {12, 12, 20, 20, 1}});
   CHECK(targets.label[3 * 8 + 3] == 1);
+  CHECK(targets.centreness[3 * 8 + 3] ==
+        doctest::Approx(std::sqrt(2.0 / 6 * 2 / 6)));  // 2 pixels to one edge, 6 to the other
   CHECK(targets.label[0] == -1);
+  CHECK(targets.centreness[0] == 0);
   const FcosTargets empty = fcos_targets(levels, {});
   CHECK(std::count(empty.label.begin(), empty.label.end(), -1) == 64);
+}
+
+TEST_CASE("dense: detections end at the image's edges, scores are geometric means") {
+  const FcosHead head({.image_size = 16, .stride = 4, .in = 4, .width = 4, .classes = 1}, Rng(1), kDouble);
+  int64_t cells = 0;
+  for (const FcosLevel& level : head.levels) cells += level.side * level.side;
+  FcosOutput output{Var(full({1, cells, 1}, -20, kDouble)), Var(full({1, cells, 4}, 50, kDouble)),
+                    Var(full({1, cells}, 0, kDouble))};
+  output.classes.value().ptr<double>()[5] = 0;
+  const auto detections = head.detections(output, {});
+  REQUIRE(detections[0].size() == 1);
+  const ObjectBox& box = detections[0][0].box;
+  CHECK((box.x0 == 0 && box.y0 == 0 && box.x1 == 16 && box.y1 == 16));
+  CHECK(detections[0][0].score == doctest::Approx(0.5));
 }
 
 TEST_CASE("dense: gradients of segmenter and detector in float64") {

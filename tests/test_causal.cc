@@ -75,6 +75,28 @@ TEST_CASE("causal: no place sees a later code") {
   }
 }
 
+TEST_CASE("causal: features of a place know its code and none after the next place's; they are normalised") {
+  const CausalTransformer model = small_model(kDouble);
+  const Tensor codes = random_codes(1, 9, 11, 5), features = model.features(codes);
+  REQUIRE(features.shape() == Shape{1, 9, 24});
+  for (int64_t changed = 0; changed < 8; ++changed) {
+    Tensor other = clone(codes);
+    other.ptr<int64_t>()[changed] = (codes.ptr<int64_t>()[changed] + 1) % 11;
+    const Tensor after = model.features(other);
+    const auto differs = [&](int64_t place) {
+      return !std::equal(features.ptr<double>() + place * 24, features.ptr<double>() + (place + 1) * 24,
+                         after.ptr<double>() + place * 24);
+    };
+    for (int64_t place = 0; place < changed; ++place) CHECK(!differs(place));
+    CHECK(differs(changed));
+  }
+  for (int64_t place = 0; place < 9; ++place) {
+    const double* row = features.ptr<double>() + place * 24;
+    CHECK(std::accumulate(row, row + 24, 0.0) == doctest::Approx(0).scale(1));
+    CHECK(std::inner_product(row, row + 24, row, 0.0) / 24 == doctest::Approx(1).epsilon(1e-3));
+  }
+}
+
 TEST_CASE("causal: one token at a time gives the logits of the whole sequence") {
   for (const Options options : {kDouble, Options()}) {
     const CausalTransformer model = small_model(options);

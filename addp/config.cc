@@ -206,7 +206,9 @@ static Config demo() {
   c.train_vit_vqgan.base_lr = 16e-3;  // half and double this rate reconstruct worse
   c.train_gpt = c.train_igpt = c.train_predictor;
   c.train_classifier = judge(1500, 64, 50, 24e-3, 0.99);
-  c.sampler.top_p = 0.85;  // a model of so few steps gives its unlikely codes too much weight
+  // A model of so few steps gives its unlikely codes too much weight and needs confidence to count for more:
+  // Frechet distance 2.2 with these, 2.8 with 20 steps, temperature 6 and top_p 0.85 (1,000 images, `addp evaluate`).
+  c.sampler.steps = 40, c.sampler.temperature = 2, c.sampler.top_p = 0.9;
   c.use_compact_ids();
   return c;
 }

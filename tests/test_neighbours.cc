@@ -267,7 +267,7 @@ TEST_CASE("program: neighbours say what they need") {
   const Words gpt = {"train", "gpt", "--preset", "tiny", "--data", "shapes", "--run", folder / "run"};
   check_fails(2, gpt, {"--tokenizer", "addp train vit-vqgan"});
   check_fails(2, gpt + Words{"--tokenizer", n.igpt}, {n.igpt, "stage igpt", "expected vqgan or vit-vqgan"});
-  check_fails(2, {"sample", "--run", n.vit_vqgan}, {n.vit_vqgan, "expected addp, predictor, gpt or igpt"});
+  check_fails(2, {"sample", "--run", n.vit_vqgan}, {n.vit_vqgan, "expected addp, predictor, gpt, igpt or finetune"});
   check_fails(2, {"sample", "--run", n.igpt, "--inpaint", "top"}, {"--inpaint", "only ADDP"});
   check_fails(2, {"train", "igpt", "--preset", "tiny", "--run", folder / "run", "--set", "igpt.size=5"},
               {"igpt.size 5"});

@@ -32,6 +32,10 @@ void add_common(CLI::App* app, CommonOptions& o) {
                   "cpu, cuda (a GPU; build/cuda/addp), or emulated (the CUDA kernels without a GPU, slow: for tests)")
       ->check(CLI::IsMember({"cpu", "cuda", "emulated"}))
       ->capture_default_str();
+  app->add_option("--matmul", o.matmul,
+                  "how a GPU multiplies matrices: f32, or on tensor cores, with rounded inputs, tf32 or bf16")
+      ->check(CLI::IsMember({"f32", "tf32", "bf16"}))
+      ->capture_default_str();
   app->add_option("--threads", o.threads, "threads; 0: ADDP_THREADS, else all cores")->check(CLI::Range(0, 256));
   app->add_option("--seed", o.seed, "every random number follows from it")->capture_default_str();
 }

@@ -9,6 +9,7 @@ namespace addp {
 // Of every subcommand that computes.
 struct CommonOptions {
   std::string device = "cpu";  // or what cuda_backend_name() says: "cuda", or "emulated" without a GPU
+  std::string matmul = "f32";  // f32, tf32 or bf16: how exactly the device multiplies matrices
   int threads = 0;             // 0: ADDP_THREADS, else the number of cores
   uint64_t seed = 1;
 };

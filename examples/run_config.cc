@@ -9,6 +9,7 @@
 #include "tensor/dispatch.h"
 #include "tensor/error.h"
 #include "tensor/files.h"
+#include "tensor/matmul_precision.h"
 #include "tensor/parallel.h"
 
 namespace addp {
@@ -121,6 +122,9 @@ void apply(const CommonOptions& options) {
              " --device cpu");
     current_cuda();  // fails here where there is no GPU
   }
+  check_as(ErrorKind::usage, options.matmul == "f32" || options.device != "cpu", "--matmul ", options.matmul,
+           ": the CPU multiplies in float32 only; with --device cuda it may be tf32 or bf16");
+  set_matmul_precision(matmul_precision_of(options.matmul));
   if (options.threads > 0) set_num_threads(options.threads);
 }
 

@@ -197,6 +197,8 @@ TEST_CASE("cuda: the program trains on it") {
     run_well(train_tiny(stage, folder / stage, 2) + device);
     CHECK(curve(folder / stage).size() == 2);
   }
+  run_well(train_tiny("predictor", folder / "rounded", 2) + device + Words{"--matmul", "bf16"});
+  CHECK(curve(folder / "rounded") != curve(folder / "predictor"));
   const std::string other = std::string(cuda_backend_name()) == "cuda" ? "emulated" : "cuda";
   check_fails(5, train_tiny("vqgan", folder / "other", 1) + Words{"--device", other}, {"--device " + other, "make"});
 }

@@ -21,10 +21,18 @@ struct Handle {
 struct Bfloat16 {
   uint16_t bits;
 };
+// A float that tensor cores take as TF32: 10 bits behind the point, rounded to nearest.
+struct Tf32 {
+  float value;
+};
 template <class T, class S>
 T read_as(S value) {
   if constexpr (std::is_same_v<S, Bfloat16>)
     return static_cast<T>(std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16));
+  else if constexpr (std::is_same_v<S, Tf32>)
+    return value.value - value.value != 0  // infinite or NaN
+               ? value.value
+               : std::bit_cast<float>((std::bit_cast<uint32_t>(value.value) + 0x1000) & ~uint32_t{0x1FFF});
   else return static_cast<T>(value);
 }
 template <class S, class T>
@@ -97,7 +105,12 @@ void note_gemm(const Matrix<const In>& A, const Matrix<const In>& B, const Matri
     return static_cast<double>(sizeof(*matrix.data)) * matrix.rows * matrix.columns * copies;
   };
   Launch launch;
-  launch.name = concat_text("gemm<", sizeof(In) == 8 ? "double" : sizeof(In) == 4 ? "float" : "bf16", ">");
+  launch.name = concat_text("gemm<",
+                            std::is_same_v<In, Bfloat16> ? "bf16"
+                            : std::is_same_v<In, Tf32>   ? "tf32"
+                            : sizeof(In) == 8            ? "double"
+                                                         : "float",
+                            ">");
   launch.numbers = {static_cast<double>(C.rows), static_cast<double>(C.columns), static_cast<double>(k),
                     static_cast<double>(batch), beta};
   launch.fetched = bytes(A) + bytes(B) + (beta == 0 ? 0 : bytes(C));
@@ -204,6 +217,9 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
   if (compute == CUBLAS_COMPUTE_64F)
     return Atype == CUDA_R_64F && Ctype == CUDA_R_64F ? call(double{}, double{}, double{})
                                                       : CUBLAS_STATUS_NOT_SUPPORTED;
+  if (compute == CUBLAS_COMPUTE_32F_FAST_TF32)
+    return Atype == CUDA_R_32F && Ctype == CUDA_R_32F ? call(float{}, Tf32{}, float{}) : CUBLAS_STATUS_NOT_SUPPORTED;
+  if (compute != CUBLAS_COMPUTE_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (Atype == CUDA_R_32F && Ctype == CUDA_R_32F) return call(float{}, float{}, float{});
   if (Atype == CUDA_R_16BF && Ctype == CUDA_R_32F) return call(float{}, Bfloat16{}, float{});
   if (Atype == CUDA_R_16BF && Ctype == CUDA_R_16BF) return call(float{}, Bfloat16{}, Bfloat16{});

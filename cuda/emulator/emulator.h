@@ -32,8 +32,8 @@ struct Counters {
   // moved more than kCacheShare bytes of others.
   uint64_t bytes_fetched = 0, bytes_stored = 0;
 };
-// Of a GPU's L2 cache, what one block may count on: 50 MB among the 132 multiprocessors of an H100, 4 MB among a T4's
-// 40 would be less. It decides only about kernels that read long rows twice.
+// Of a GPU's L2 cache, what one block may count on: some 380 KB on an H100 and 100 KB on a T4, when each
+// multiprocessor has one. It decides only about kernels that read long rows twice.
 constexpr uint64_t kCacheShare = 256 << 10;
 std::map<std::string, Counters> counters();  // by kernel name
 void reset_counters();
@@ -54,7 +54,7 @@ struct Launch {
     size_t extent;         // bytes from there to the end of its allocation; 0 when it is null
   };
   std::string name;                // "layer_norm_fwd_kernel<Team<32>, float>"; "gemm<float>"
-  std::vector<Pointer> pointers;   // the arguments that are pointers, in order; of a product A, B, C
+  std::vector<Pointer> pointers;   // the arguments that are pointers, in order; not of a product
   std::vector<double> numbers;     // the arguments that are numbers, in order; of a product m, n, k, batch, beta
   double fetched = 0, stored = 0;  // as in Counters; of a product what it must read and write
 };

@@ -12,6 +12,7 @@
 #include "tensor/dispatch.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
+#include "tensor/roofline.h"
 
 namespace addp {
 namespace {
@@ -64,7 +65,7 @@ void print_devices() {
 
 }  // namespace
 
-int cmd_doctor() {
+int cmd_doctor(bool roofline) {
   const double memory_gib = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE) / (1 << 30);
   const bool supported = machine_supports_build();
   std::printf("build       g++ %s, %s%s\n", __VERSION__, instruction_set(),
@@ -81,6 +82,7 @@ int cmd_doctor() {
               fashion ? ", fashion-mnist" : "; fashion-mnist is missing: apt-get install dataset-fashion-mnist");
   std::printf("disk        %.1f GiB free here\n",
               static_cast<double>(std::filesystem::space(".").available) / (1 << 30));
+  if (roofline) std::printf("\n%s", roofline_table().c_str());
   return 0;
 }
 

@@ -3,6 +3,7 @@
 
 namespace addp {
 
-int cmd_doctor();
+// roofline: also the device's kernels against its peaks (tensor/roofline.h).
+int cmd_doctor(bool roofline);
 
 }  // namespace addp

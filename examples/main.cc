@@ -298,6 +298,8 @@ int main(int argc, char** argv) {
   CLI::App* data_check = data_command->add_subcommand("check", "name every unreadable or odd file");
   data_check->add_option("data", data.data, "fashion-mnist, shapes, or a folder")->required();
   CLI::App* doctor = app.add_subcommand("doctor", "what this build and this machine can do");
+  bool roofline = false;
+  doctor->add_flag("--roofline", roofline, "also time the device's kernels against its peaks");
 
   try {
     app.parse(argc, argv);
@@ -324,7 +326,7 @@ int main(int argc, char** argv) {
     if (*gradcheck) return cmd_gradcheck(common);
     if (*parity) return run_parity(path, common);
     if (*data_check) return cmd_data_check(data);
-    if (*doctor) return cmd_doctor();
+    if (*doctor) return cmd_doctor(roofline);
     return static_cast<int>(ErrorKind::usage);
   });
 }

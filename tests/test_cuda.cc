@@ -17,6 +17,7 @@
 #include "nn/optimizer.h"
 #include "nn/vqgan.h"
 #include "tensor/dispatch.h"
+#include "tensor/roofline.h"
 #include "tests/compare.h"
 #include "tests/drive.h"
 
@@ -224,4 +225,22 @@ TEST_CASE("cuda: kernel files keep the rules") {
     }
   }
   CHECK(kernels > 5);
+}
+
+TEST_CASE("cuda: every kernel family has a row in the roofline table") {
+  const std::string table = roofline_table();
+  INFO(table);
+  // Device, peaks and headings; then a row each, whose rates and share of them are told.
+  int rows = 0;
+  std::istringstream lines(table.substr(table.find("bound by")));
+  std::string line;
+  for (std::getline(lines, line); std::getline(lines, line);) {
+    INFO(line);
+    ++rows;
+    CHECK((contains(line, "  memory ") || contains(line, "  arithmetic ") || contains(line, "  - ")));
+    CHECK(line.find("nan") == std::string::npos);
+    CHECK(line.find("inf") == std::string::npos);
+  }
+  CHECK(rows == 24);
+  CHECK(contains(table, "NOT A GPU") == (std::string(cuda_backend_name()) == "emulated"));
 }

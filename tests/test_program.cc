@@ -185,7 +185,7 @@ TEST_CASE("program: inspect, doctor, help") {
   CHECK(contains(inspected.out, "total: "));
   CHECK(contains(run_well({"inspect", newest(tiny.vqgan)}).out, "quantize.embedding.weight"));
 
-  const Outcome doctor = run_well({"doctor"});
+  const Outcome doctor = run_well({"doctor", "--roofline"});
   for (const std::string line : {"build ", "devices ", "threads ", "memory ", "speed ", "data ", "disk "})
     CHECK_MESSAGE(contains(doctor.out, line), line);
 

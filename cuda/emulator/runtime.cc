@@ -273,6 +273,12 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       return *value = p.maxThreadsPerBlock, cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlock:
       return *value = static_cast<int>(p.sharedMemPerBlock), cudaSuccess;
+    // Clocks in kHz and a width in bits that no GPU has, so that nobody takes rates from them for real.
+    case cudaDevAttrClockRate:
+    case cudaDevAttrMemoryClockRate:
+      return *value = 1000, cudaSuccess;
+    case cudaDevAttrGlobalMemoryBusWidth:
+      return *value = 64, cudaSuccess;
     case cudaDevAttrMultiProcessorCount:
       return *value = p.multiProcessorCount, cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:

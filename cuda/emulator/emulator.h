@@ -1,6 +1,6 @@
 // The emulator's own interface: what its parts need of each other, and what tests set and read.
 //   memory.cc     device memory: bounds, red zones, NaN in fresh memory, closed to the host
-//   runtime.cc    NVIDIA's runtime API; streams, whose work waits until a synchronisation asks for it
+//   runtime.cc    NVIDIA's runtime API; streams.cc: streams, whose work waits until a synchronisation asks for it
 //   scheduler.cc  kernels: blocks one after another, one fiber per waiting thread (fiber.cc), barriers, collectives
 //   cublas.cc     matrix products
 //   race.cc       every load and store of a kernel, in race mode
@@ -107,7 +107,7 @@ struct OpenMemory {
   ~OpenMemory();
 };
 
-// ---- runtime.cc -----------------------------------------------------------------------------------------------------
+// ---- runtime.cc, streams.cc -----------------------------------------------------------------------------------------------------
 void enqueue(void* stream, std::function<void()> work);
 void reset_host_calls();
 void wait_for_all();

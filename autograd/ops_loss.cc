@@ -1,5 +1,6 @@
 // Softmax and the cross entropies, whose gradient is written in the forward pass.
 #include "autograd/ops.h"
+#include "autograd/seed.h"
 #include "tensor/dispatch.h"
 
 namespace addp {
@@ -54,6 +55,7 @@ Tensor weights_of(const char* op, const Var& logits, const Tensor& row_weight) {
 // A loss whose gradient is already there.
 Var record_loss(const char* op, const Tensor& loss, const Var& logits, const Tensor& dlogits) {
   return record(op, loss, {logits}, [=](const Tensor& dy) {
+    if (is_seed(dy)) return Gradients{dlogits};
     Tensor dx = empty_like(dlogits);
     dispatch(dx, [&](auto dev, auto t) {
       using T = decltype(t);

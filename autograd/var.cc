@@ -9,12 +9,14 @@
 #include <utility>
 
 #include "autograd/cost.h"
+#include "autograd/seed.h"
 #include "tensor/dispatch.h"
 
 namespace addp {
 namespace {
 
 thread_local bool recording = true;
+thread_local const void* seed = nullptr;  // where the present backward pass has its 1
 std::atomic<uint64_t> next_sequence{1};
 
 // Gradients that meet at one node. The first is kept as it is, for it may be shared with other inputs; the second makes
@@ -169,7 +171,17 @@ Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFuncti
   return y;
 }
 
-void backward(const Var& loss) { backward(loss, one_like_loss(loss)); }
+bool is_seed(const Tensor& dy) { return seed != nullptr && dy.raw() == seed; }
+
+void backward(const Var& loss) {
+  const Tensor one = one_like_loss(loss);
+  const struct Scope {
+    explicit Scope(const Tensor& one) : outer(std::exchange(seed, one.raw())) {}
+    ~Scope() { seed = outer; }
+    const void* outer;
+  } scope(one);
+  backward(loss, one);
+}
 
 void backward(const Var& y, const Tensor& dy) {
   check(y.needs_grad(), "backward: the loss depends on no variable that needs a gradient");

@@ -49,6 +49,7 @@ std::vector<std::string> shared_arguments(const CommonOptions& options) {
   std::vector<std::string> words;
   if (options.threads > 0) words = {"--threads", std::to_string(options.threads)};
   if (options.device != "cpu") words.insert(words.end(), {"--device", options.device});
+  if (options.matmul != "f32") words.insert(words.end(), {"--matmul", options.matmul});
   return words;
 }
 

@@ -1,4 +1,5 @@
 // Matrix products of the device with rounded inputs: --matmul tf32 and bf16.
+#include <cuda_runtime.h>  // says whether this is the emulator
 #include <doctest/doctest.h>
 
 #include <bit>

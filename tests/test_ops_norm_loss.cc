@@ -1,6 +1,8 @@
 // Normalisation, softmax and cross entropy: check_op, and each fused op against a composition of simple ones.
 #include <doctest/doctest.h>
 
+#include <functional>
+
 #include <cmath>
 
 #include "autograd/ops.h"
@@ -172,4 +174,24 @@ TEST_CASE("ops: cross_entropy") {
   }
   NoGrad no_grad;
   CHECK(std::isfinite(cross_entropy(Var(random_tensor({2, 3, 19})), labels, {}, 0).item()));
+}
+
+TEST_CASE("losses: a backward pass that begins at the loss gives the gradient of one that begins above it") {
+  const Tensor labels = from_vector<int64_t>({2, 0, 1}, {3});
+  const auto gradient_of = [&](const std::function<Var(const Var&)>& above) {
+    const Var logits(random_tensor({3, 4}), true);
+    backward(above(cross_entropy(logits, labels, {}, 0.1)));
+    return logits.grad();
+  };
+  const Tensor at_loss = gradient_of([](const Var& loss) { return loss; });
+  CHECK(same_bits(gradient_of([](const Var& loss) { return affine(loss, 1, 0); }), at_loss));
+  CHECK(largest_difference(gradient_of([](const Var& loss) { return affine(loss, 2, 0); }), at_loss) > 0.01);
+  // Two losses of one input: neither gradient is changed by adding the other.
+  const Var logits(random_tensor({3, 4}), true);
+  const Var loss = cross_entropy(logits, labels, {}, 0.1);
+  const Tensor first = gradient(loss, logits);
+  backward(loss);
+  backward(cross_entropy(logits, labels, {}, 0.1));
+  CHECK(same_bits(first, at_loss));
+  CHECK(largest_difference(logits.grad(), at_loss) > 0.01);
 }

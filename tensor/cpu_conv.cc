@@ -116,6 +116,11 @@ struct Grid {
   int64_t plane, width, step, first;
 };
 
+// Whether the patches are the pixels of the input as it lies.
+bool pointwise(const ConvShape& s) {
+  return s.kh == 1 && s.kw == 1 && s.stride == 1 && s.pad_top == 0 && s.pad_left == 0 && s.Ho == s.Hi && s.Wo == s.Wi;
+}
+
 // What a task of `convolve` computes: some rows of one image, or some whole images where they are small.
 struct Block {
   Part images, rows;
@@ -141,13 +146,19 @@ void convolve_block(T* y, const T* x, const PackedWeight<T>& weight, const T* bi
       cpu::scratch<T>(cpu::Slot::task, (weight.K + 1 + kTileRows + 1) * kPanelCols<T> + s.Ci * image.channel_size());
   T* tile = panel + (weight.K + 1) * kPanelCols<T>;
   image.data = tile + kTileRows * kPanelCols<T>;
-  for (int64_t i = 0; i < block.images.size; ++i) {
+  const bool as_it_lies = pointwise(s) && block.images.size == 1;
+  for (int64_t i = 0; i < block.images.size && !as_it_lies; ++i) {
     image.fill(i, x + (block.images.begin + i) * s.Ci * s.Hi * s.Wi, s, block.rows.begin * s.stride - s.pad_top);
   }
   const int64_t pixels = block.images.size * block.rows.size * s.Wo;
   for (int64_t p = 0; p < pixels; p += kPanelCols<T>) {
     const int64_t n = std::min<int64_t>(kPanelCols<T>, pixels - p);
-    pack_patches(panel, image, s, block.rows.size, p, n);
+    if (as_it_lies) {
+      const T* from = x + block.images.begin * s.Ci * s.Hi * s.Wi + block.rows.begin * s.Wi + p;
+      cpu::copy_rows(panel, kPanelCols<T>, from, s.Hi * s.Wi, s.Ci, n);
+    } else {
+      pack_patches(panel, image, s, block.rows.size, p, n);
+    }
     int64_t place[kPanelCols<T>];
     const bool adjacent = block.places(place, p, n, s, grid);
     for (int64_t t = 0; t < weight.tiles; ++t) {
@@ -166,8 +177,9 @@ void convolve_block(T* y, const T* x, const PackedWeight<T>& weight, const T* bi
 template <class T>
 void convolve(T* y, const T* x, const PackedWeight<T>& weight, const T* bias, const ConvShape& s, const Grid& grid) {
   const int64_t pixels = s.Ho * s.Wo, block_pixels = std::min(kBlockPixels, s.B * pixels / kTasks);
-  const int64_t groups = ceil_div(s.B, std::clamp<int64_t>(block_pixels / pixels, 1, s.B));  // of images
-  const int64_t bands = ceil_div(s.Ho, std::clamp<int64_t>(block_pixels / s.Wo, 1, s.Ho));   // of rows; 1 for groups
+  const int64_t together = pointwise(s) ? 1 : std::clamp<int64_t>(block_pixels / pixels, 1, s.B);
+  const int64_t groups = ceil_div(s.B, together);                                           // of images
+  const int64_t bands = ceil_div(s.Ho, std::clamp<int64_t>(block_pixels / s.Wo, 1, s.Ho));  // of rows; 1 for groups
   parallel_for(groups * bands, [&](int64_t task) {
     convolve_block(y, x, weight, bias, s, grid,
                    Block{Part(s.B, groups, task / bands), Part(s.Ho, bands, task % bands)});
@@ -243,8 +255,13 @@ void weight_sums(T* sum, const T* dy, const T* x, const ConvShape& s, Part parts
     const int64_t pixels = out.size * s.Wo;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t b = (parts.begin + first + i) / bands;
-      padded.fill(0, x + b * s.Ci * s.Hi * s.Wi, s, out.begin * s.stride - s.pad_top);
-      cpu::transpose<true>(last + i * last_size, channels, padded.data, rows * width, s.Ci, rows * width);
+      const T* image = x + b * s.Ci * s.Hi * s.Wi;
+      if (pointwise(s)) {
+        cpu::transpose<true>(last + i * last_size, channels, image + out.begin * s.Wi, s.Hi * s.Wi, s.Ci, pixels);
+      } else {
+        padded.fill(0, image, s, out.begin * s.stride - s.pad_top);
+        cpu::transpose<true>(last + i * last_size, channels, padded.data, rows * width, s.Ci, rows * width);
+      }
       for (int64_t p = 0, co = 0; p < panels; ++p, co += kPanelCols<T>) {
         cpu::transpose<true>(right + (p * count + i) * pixels * kPanelCols<T>, kPanelCols<T>,
                              dy + (b * s.Co + co) * plane + out.begin * s.Wo, plane,

@@ -43,7 +43,7 @@ struct PaddedImages {
           copy_short(to + s.pad_left + begin_x, from + begin_x, end_x - begin_x);
         } else {
           const int64_t done = phases == 2 && s.pad_left >= 0 ? fill_pairs(to, from, s) : 0;
-          for (int64_t phase = 0; phase < phases; ++phase) {
+          for (int64_t phase = 0; phase < phases && done < s.Wi; ++phase) {
             fill_part(to + phase * part_size, from, phase - s.pad_left, done, s.Wi);
           }
         }

@@ -134,7 +134,7 @@ struct TileLanes {
   int64_t padded_size() const { return images.size * input_rows() * kOut * part + 16; }
   int64_t room() const { return 16 * plane_size + padded_size(); }  // elements of scratch for the transforms
 
-  // patches [frequency, panel, Ci, kPanelCols] = B' d B.
+  // patches [frequency, panel, Ci, kPanelCols] = B' d B, the frequencies frequency_step apart.
   void transform_input(T* patches, const T* x, T* planes) const {
     T* padded = planes + 16 * plane_size;
     std::fill_n(planes, 16 * plane_size, T(0));
@@ -153,12 +153,12 @@ struct TileLanes {
       }
       for (int64_t q = 0; q < places; q += n) {
         T* to = patches + (q / kPanelCols<T> * s.Ci + c) * kPanelCols<T> + q % kPanelCols<T>;
-        const int64_t frequency_step = panels * s.Ci * kPanelCols<T>;
+        const int64_t apart = frequency_step<T>(panels * s.Ci * kPanelCols<T>);
         transform<InputTransform, Register<T>>(
             [&](int r, int k) {
               return load_register(planes + (r % 4 * 4 + k % 4) * plane_size + q + r / 4 * part + k / 4);
             },
-            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn + j) * frequency_step, v); });
+            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn + j) * apart, v); });
       }
     }
   }
@@ -203,7 +203,7 @@ struct ImageLanes {
   // patches [frequency, panel, Ci, kPanelCols] = B' d B.
   void transform_input(T* patches, const T* x, T* padded) const {
     std::fill_n(padded, rows_in * width_in * n, T(0));
-    const int64_t frequency_step = panels * s.Ci * kPanelCols<T>;
+    const int64_t apart = frequency_step<T>(panels * s.Ci * kPanelCols<T>);
     for (int64_t c = 0; c < s.Ci; ++c) {
       gather(padded, x + (images.begin * s.Ci + c) * s.Hi * s.Wi);
       for (int64_t tile = 0; tile < rows.size * width; ++tile) {
@@ -211,7 +211,7 @@ struct ImageLanes {
         T* to = patches + (tile * n / kPanelCols<T> * s.Ci + c) * kPanelCols<T> + tile * n % kPanelCols<T>;
         transform<InputTransform, Register<T>>(
             [&](int r, int k) { return load_register(from + (r * width_in + k) * n); },
-            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn + j) * frequency_step, v); });
+            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn + j) * apart, v); });
       }
     }
   }
@@ -284,7 +284,8 @@ struct ImageLanes {
 // A task: these tiles of the output channels of a block.
 template <class T, class Block>
 void run(const Block& block, T* y, const T* x, const TransformedWeight<T>& weight, const T* bias, Part tiles) {
-  const int64_t Ci = weight.channels, columns = block.panels * kPanelCols<T>, patch_size = kFrequencies * columns * Ci;
+  const int64_t Ci = weight.channels, columns = block.panels * kPanelCols<T>;
+  const int64_t step = frequency_step<T>(columns * Ci), patch_size = kFrequencies * step;
   const int64_t product_size = kFrequencies * kTileRows * columns;
   T* patches = scratch<T>(Slot::task, patch_size + product_size + block.room());
   T* product = patches + patch_size;
@@ -295,7 +296,7 @@ void run(const Block& block, T* y, const T* x, const TransformedWeight<T>& weigh
     for (int64_t f = 0; f < kFrequencies; ++f) {
       for (int64_t p = 0; p < block.panels; ++p) {
         multiply_tile(product + f * kTileRows * columns + p * kPanelCols<T>, columns, weight.at(f, t),
-                      {Ci, kPanelRows<T>}, patches + (f * block.panels + p) * Ci * kPanelCols<T>, co.size,
+                      {Ci, kPanelRows<T>}, patches + f * step + p * Ci * kPanelCols<T>, co.size,
                       std::min<int64_t>(kPanelCols<T>, block.places - p * kPanelCols<T>), false);
       }
     }

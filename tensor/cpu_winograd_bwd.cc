@@ -34,13 +34,16 @@ struct WeightGradient {
   int64_t partials() const {
     return std::min(ceil_div(s.B * height, together), std::clamp(kPartialsSize / size(), kMinPartials, kMaxPartials));
   }
+  // From one frequency to the next in the operands of a product over `steps` tiles.
+  int64_t left_step(int64_t steps) const { return frequency_step<T>(steps * channels_in); }
+  int64_t right_step(int64_t steps) const { return frequency_step<T>(steps * channels_out); }
   int64_t pixels_in(int64_t rows) const { return (kOut * rows + 2) * width_in; }
   int64_t pixels_out(int64_t rows) const { return kOut * rows * width_out; }
 
   // mine: rows of tiles, counted through all images.
   void add_rows(T* sum, const T* dy, const T* x, Part mine) const {
     const int64_t steps = together * width, longest = std::min(together, height);
-    const int64_t left_size = kFrequencies * steps * channels_in, right_size = kFrequencies * steps * channels_out;
+    const int64_t left_size = kFrequencies * left_step(steps), right_size = kFrequencies * right_step(steps);
     const int64_t plain_size = std::max(s.Ci * pixels_in(longest), s.Co * pixels_out(longest));
     const int64_t last_size = std::max(channels_in * pixels_in(longest), channels_out * pixels_out(longest));
     T* left = scratch<T>(Slot::task, left_size + right_size + plain_size + last_size);
@@ -67,8 +70,8 @@ struct WeightGradient {
         for (int64_t t = 0; t < blocks; ++t) {
           const Part ci(s.Ci, blocks, t);
           multiply_tile(sum + (f * s.Ci + ci.begin) * channels_out + p * kPanelCols<T>, channels_out,
-                        left + f * steps * channels_in + ci.begin, {used, channels_in},
-                        right + (f * panels + p) * steps * kPanelCols<T>, ci.size, kPanelCols<T>, accumulate);
+                        left + f * left_step(steps) + ci.begin, {used, channels_in},
+                        right + f * right_step(steps) + p * steps * kPanelCols<T>, ci.size, kPanelCols<T>, accumulate);
         }
       }
     }
@@ -82,12 +85,13 @@ struct WeightGradient {
           kOut * band.first - s.pad_top, s.pad_left);
     }
     transpose<true>(last, channels_in, plain, pixels, s.Ci, pixels);
+    const int64_t apart = left_step(steps);
     for (int64_t tile = 0; tile < band.rows * width; ++tile, to += channels_in) {
       const T* from = last + (tile / width * width_in + tile % width) * kOut * channels_in;
       for (int64_t c = 0; c < channels_in; c += n) {
         transform<InputTransform, Register<T>>(
             [&](int r, int k) { return load_register(from + (r * width_in + k) * channels_in + c); },
-            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn + j) * steps * channels_in + c, v); });
+            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn + j) * apart + c, v); });
       }
     }
   }
@@ -104,16 +108,14 @@ struct WeightGradient {
       }
       transpose<true>(last, channels_out, plain, pixels, s.Co, pixels);
     }
-    const int64_t used = ceil_div(s.Co, n) * n;
+    const int64_t used = ceil_div(s.Co, n) * n, apart = right_step(steps);
     for (int64_t tile = 0; tile < band.rows * width; ++tile, to += kPanelCols<T>) {
       const T* from = last + (tile / width * width_out + tile % width) * kOut * channels_out;
       for (int64_t c = 0; c < used; c += n) {
         T* out = to + c / kPanelCols<T> * steps * kPanelCols<T> + c % kPanelCols<T>;
         transform<GradientTransform, Register<T>>(
             [&](int r, int k) { return load_register(from + (r * width_out + k) * channels_out + c); },
-            [&](int i, int j, Register<T> v) {
-              store_register(out + (i * kIn + j) * panels * steps * kPanelCols<T>, v);
-            });
+            [&](int i, int j, Register<T> v) { store_register(out + (i * kIn + j) * apart, v); });
       }
     }
   }

@@ -14,6 +14,13 @@ namespace addp::cpu {
 
 inline constexpr int kOut = 4, kIn = 6, kFrequencies = kIn * kIn;
 
+// How far apart frequencies of `size` elements lie: a cache line more than a multiple of many, so that a transform does
+// not write all of them to the same few places of the first-level cache.
+template <class T>
+inline int64_t frequency_step(int64_t size) {
+  return size + kRegisterLanes<T>;
+}
+
 // The five transforms along one axis; the points are 0, 1, -1, 2, -2 and infinity. V is a vector of tiles or channels.
 struct InputTransform {  // B' d
   static constexpr int from = kIn, to = kIn;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "addp/pixel_encoder.h"
 
@@ -52,6 +53,32 @@ class EncoderBackbone : public Backbone {
  private:
   PixelEncoder encoder_;
   bool tokenizer_norm_;
+};
+
+// A task's model: a backbone, a norm over its patch tokens, a head. Tensors of the head are called head.*.
+template <class Head>
+struct OnBackbone {
+  // make_head: const Backbone& -> Head
+  template <class MakeHead>
+  OnBackbone(std::unique_ptr<Backbone> given, Options options, MakeHead&& make_head)
+      : backbone(std::move(given)), fc_norm(backbone->width, 1e-6, options), head(make_head(*backbone)) {}
+
+  // Normalised patch tokens as a map [B, D, grid, grid].
+  Var token_map(const Var& image, const Mode& mode) const {
+    const Var x = fc_norm(backbone->patch_tokens(image, mode));
+    return reshape(permute(x, {0, 2, 1}), {x.dim(0), backbone->width, backbone->grid, backbone->grid});
+  }
+
+  template <class F>
+  void visit(const std::string& prefix, F&& f) {
+    backbone->visit(prefix, f);
+    fc_norm.visit(prefix + "fc_norm.", f);
+    head.visit(prefix + "head.", f);
+  }
+
+  std::unique_ptr<Backbone> backbone;
+  LayerNorm fc_norm;
+  Head head;
 };
 
 // Position table of a ViT for another grid: the class token's row stays, the others are a picture of from x from pixels

@@ -5,10 +5,9 @@
 
 namespace addp {
 
-Classifier::Classifier(std::unique_ptr<Backbone> backbone, int64_t classes, const Rng& rng, Options options)
-    : backbone(std::move(backbone)),
-      fc_norm(this->backbone->width, 1e-6, options),
-      head(this->backbone->width, classes, true, options) {
+Classifier::Classifier(std::unique_ptr<Backbone> given, int64_t classes, const Rng& rng, Options options)
+    : OnBackbone(std::move(given), options,
+                 [&](const Backbone& b) { return Linear(b.width, classes, true, options); }) {
   init_normal(head.weight, 0, 0.01, rng.fork("head"));
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "data/subset.h"
+#include "examples/progress.h"
 
 namespace addp {
 namespace {
@@ -24,6 +25,16 @@ std::shared_ptr<const Dataset> open_training_data(const std::string& spec, int64
 
 Batch read_batch(const Dataset& data, int64_t begin, int64_t end, int64_t image_size) {
   return read_strided(data, begin, end - begin, 1, image_size);
+}
+
+void for_each_batch(const Dataset& data, int64_t size, int64_t image_size, const char* name,
+                    const std::function<void(const Batch& batch, int64_t begin)>& f) {
+  Progress progress(name, 0, data.size());
+  for (int64_t begin = 0; begin < data.size(); begin += size) {
+    const int64_t end = std::min(begin + size, data.size());
+    f(read_batch(data, begin, end, image_size), begin);
+    progress.update(end, {}, end - begin);
+  }
 }
 
 Batch test_images(const std::string& spec, int64_t count, int64_t image_size) {

@@ -1,5 +1,6 @@
 // Data sets as the commands use them: a training loader, and batches without randomness for evaluation.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -13,6 +14,10 @@ std::shared_ptr<const Dataset> open_training_data(const std::string& spec, int64
 
 // Images begin..end-1 of a data set in their own order, padded or resized, without augmentation.
 Batch read_batch(const Dataset& data, int64_t begin, int64_t end, int64_t image_size);
+
+// f(batch, begin) for each batch of at most `size` images of a data set in its own order, with a line of progress.
+void for_each_batch(const Dataset& data, int64_t size, int64_t image_size, const char* name,
+                    const std::function<void(const Batch& batch, int64_t begin)>& f);
 
 // `count` images of the test split, spread evenly over it, or all where there are fewer. Throws Error(data) when there
 // is none.

@@ -7,6 +7,7 @@
 
 #include "addp/knn.h"
 #include "examples/features.h"
+#include "examples/progress.h"
 #include "examples/results.h"
 
 namespace addp {
@@ -32,10 +33,7 @@ int cmd_knn(const KnnOptions& options) {
 
   const KnnConfig knn = {options.k, options.temperature};
   const auto accuracy = [&](const Tensor& x, const Tensor& queries) {
-    char text[32];
-    std::snprintf(text, sizeof text, "%.2f %%",
-                  100 * knn_accuracy(x, train.labels, queries, test.labels, classes, knn));
-    return std::string(text);
+    return format_percent(knn_accuracy(x, train.labels, queries, test.labels, classes, knn));
   };
   const std::string whose = system->name() + (options.random_weights ? " features, random weights" : " features");
   const Figures figures = {

@@ -7,6 +7,7 @@
 
 #include "addp/recognition.h"
 #include "examples/features.h"
+#include "examples/progress.h"
 #include "examples/results.h"
 
 namespace addp {
@@ -32,12 +33,10 @@ int cmd_probe(const ProbeOptions& options) {
     const Rng rng = Rng(options.common.seed).fork("probe");
     const auto begin = std::chrono::steady_clock::now();
     const LinearProbe probe = train_linear_probe(x, train.labels, train_data->classes(), recipe, rng);
-    const double percent = 100 * probe_accuracy(probe, x_test, test.labels);
+    const double share = probe_accuracy(probe, x_test, test.labels);
     std::fprintf(stderr, "%s: %lld steps in %.1f s\n", name.c_str(), static_cast<long long>(recipe.steps),
                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-    char text[32];
-    std::snprintf(text, sizeof text, "%.2f %%", percent);
-    return std::string(text);
+    return format_percent(share);
   };
   const std::string whose = system->name() + (options.random_weights ? " features, random weights" : " features");
   const std::string grid_name = concat_text("linear probe on ", whose, ", ", cells, " x ", cells, " grid");

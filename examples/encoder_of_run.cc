@@ -4,6 +4,7 @@
 
 #include "examples/frozen.h"
 #include "examples/token_backbones.h"
+#include "nn/schedule.h"
 #include "tensor/safetensors.h"
 
 namespace addp {
@@ -55,6 +56,10 @@ std::unique_ptr<EncoderBackbone> encoder_of_classifier(const std::string& run_fo
       state, [](const auto& entry) { return entry.first.starts_with("fc_norm.") || entry.first.starts_with("head."); });
   load_state_dict(*encoder, state, {weights_file(run_folder)});
   return encoder;
+}
+
+ParameterArena::LrScale layer_decay(const Backbone& backbone, double decay) {
+  return [depth = backbone.depth, decay](const std::string& name) { return layer_scale(name, depth, decay); };
 }
 
 BackboneOptions dense_backbone(const Config& config) {

@@ -7,6 +7,7 @@
 #include "addp/backbone.h"
 #include "examples/run_config.h"
 #include "examples/systems.h"
+#include "nn/optimizer.h"
 
 namespace addp {
 
@@ -27,6 +28,9 @@ std::unique_ptr<Backbone> backbone_of_run(const std::string& run_folder, const C
 // another system's encoder.
 std::unique_ptr<EncoderBackbone> encoder_of_classifier(const std::string& run_folder, const RunConfig& run,
                                                        Weights weights, Options options);
+
+// Layer-wise learning rates of a model on a backbone (nn/schedule.h); decay 1: the same for all.
+ParameterArena::LrScale layer_decay(const Backbone& backbone, double decay);
 
 // What segmentation and detection ask of their backbone.
 BackboneOptions dense_backbone(const Config& config);

@@ -186,12 +186,7 @@ const Evaluator::Reference& Evaluator::reference(const std::string& data, int64_
 
 ImageFeatures Evaluator::features_of(const Dataset& images, int64_t image_size, const char* name) const {
   FeatureCollector found(*network_);
-  Progress progress(name, 0, images.size());
-  for (int64_t begin = 0; begin < images.size(); begin += kReadBatch) {
-    const int64_t end = std::min(begin + kReadBatch, images.size());
-    found.add(read_batch(images, begin, end, image_size).images);
-    progress.update(end, {}, end - begin);
-  }
+  for_each_batch(images, kReadBatch, image_size, name, [&](const Batch& batch, int64_t) { found.add(batch.images); });
   return found.all();
 }
 

@@ -111,6 +111,12 @@ std::string format_number(double value) {
   return text;
 }
 
+std::string format_percent(double share) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "%.2f %%", 100 * share);
+  return text;
+}
+
 double peak_memory_mib() {
   rusage usage = {};
   ::getrusage(RUSAGE_SELF, &usage);

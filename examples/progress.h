@@ -44,6 +44,7 @@ class Progress {
 
 std::string format_duration(double seconds);  // 0:41, 12:05, 3:00:00, or ? when not finite
 std::string format_number(double value);      // four significant digits, as short as possible
+std::string format_percent(double share);     // 0.8512 is 85.12 %
 double peak_memory_mib();                     // the most this process has held in RAM
 
 }  // namespace addp

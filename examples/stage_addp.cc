@@ -5,23 +5,21 @@
 #include "addp/objective.h"
 #include "addp/sampler.h"
 #include "examples/frozen.h"
-#include "examples/model_trainer.h"
+#include "examples/model_stage.h"
 #include "examples/pictures.h"
 #include "examples/run_config.h"
-#include "examples/stage.h"
 
 namespace addp {
 namespace {
 
-class AddpStage : public Stage {
+class AddpStage : public ModelStage<Addp> {
  public:
   AddpStage(const Config& config, std::unique_ptr<Vqgan> vqgan, std::unique_ptr<TokenPredictor> predictor,
             uint64_t seed, Options on)
-      : config_(config),
-        on_(on),
+      : ModelStage(Addp(config, on), on),
+        config_(config),
         vqgan_(std::move(vqgan)),
         predictor_(std::move(predictor)),
-        model_(config, on),
         seed_(seed) {
     initialize(model_, Rng(seed).fork("addp"));
     std::set<std::string> encoder;
@@ -42,17 +40,10 @@ class AddpStage : public Stage {
     return {{"loss", loss}, {"accuracy", accuracy}, {"grad_norm", norm}, {"lr", trainer_->learning_rate(step)}};
   }
 
-  StateDict weights() override { return state_dict(model_); }
-  StateDict averaged_weights() override { return averaged_state(model_, *trainer_); }
-  StateDict optimizer_state() override { return state_dict(*trainer_); }
   StateDict frozen_weights() override {
     StateDict all = state_dict(*vqgan_, "vqgan.");
     all.merge(state_dict(*predictor_, "predictor."));
     return all;
-  }
-  void load(const StateDict& weights, const StateDict& optimizer_state) override {
-    load_state_dict(model_, weights, {"weights.safetensors"});
-    load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});
   }
 
   std::vector<Picture> pictures(const Batch& test_images) override {
@@ -79,11 +70,8 @@ class AddpStage : public Stage {
   }
 
   Config config_;
-  Options on_;
   std::unique_ptr<Vqgan> vqgan_;
   std::unique_ptr<TokenPredictor> predictor_;
-  Addp model_;
-  std::optional<ModelTrainer> trainer_;
   uint64_t seed_;
 };
 

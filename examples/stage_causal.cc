@@ -3,10 +3,9 @@
 #include "autograd/codes.h"
 #include "examples/accuracy.h"
 #include "examples/frozen.h"
-#include "examples/model_trainer.h"
+#include "examples/model_stage.h"
 #include "examples/pictures.h"
 #include "examples/run_config.h"
-#include "examples/stage.h"
 #include "nn/igpt.h"
 
 namespace addp {
@@ -14,11 +13,11 @@ namespace {
 
 // Model: what is saved. Derived classes say what its transformer reads, and what an image of it is.
 template <class Model>
-class CausalStage : public Stage {
+class CausalStage : public ModelStage<Model> {
  public:
   CausalStage(const Config& config, const StageConfig& recipe, const std::string& name, Model model, uint64_t seed,
               Options on)
-      : config_(config), on_(on), name_(name), model_(std::move(model)), seed_(seed) {
+      : ModelStage<Model>(std::move(model), on), config_(config), name_(name), seed_(seed) {
     initialize(model_, Rng(seed).fork(name));
     trainer_.emplace(parameters(model_), recipe);
   }
@@ -39,14 +38,6 @@ class CausalStage : public Stage {
             {"lr", trainer_->learning_rate(step)}};
   }
 
-  StateDict weights() override { return state_dict(model_); }
-  StateDict averaged_weights() override { return averaged_state(model_, *trainer_); }
-  StateDict optimizer_state() override { return state_dict(*trainer_); }
-  void load(const StateDict& weights, const StateDict& optimizer_state) override {
-    load_state_dict(model_, weights, {"weights.safetensors"});
-    load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});
-  }
-
   std::vector<Picture> pictures(const Batch&) override {
     Rng rng = Rng(seed_).fork("pictures");
     return trainer_->with_average([&] {
@@ -56,16 +47,17 @@ class CausalStage : public Stage {
   }
 
  protected:
+  using ModelStage<Model>::model_;
+  using ModelStage<Model>::on_;
+  using ModelStage<Model>::trainer_;
+
   virtual const CausalTransformer& transformer() const = 0;
   virtual void prepare(const Tensor&, Rng&) {}            // before the first step, with its images
   virtual Tensor encode(const Tensor& images) const = 0;  // [B, 3, Hi, Wi] -> [B, L]
   virtual Tensor decode(const Tensor& codes) const = 0;   // [B, L] -> [B, 3, Hi, Wi] in [0, 1]
 
   Config config_;
-  Options on_;
   std::string name_;
-  Model model_;
-  std::optional<ModelTrainer> trainer_;
   uint64_t seed_;
 };
 

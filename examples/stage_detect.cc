@@ -7,25 +7,22 @@
 #include "examples/batches.h"
 #include "examples/dense_pictures.h"
 #include "examples/encoder_of_run.h"
-#include "examples/model_trainer.h"
+#include "examples/model_stage.h"
 #include "examples/progress.h"
 #include "examples/run_config.h"
-#include "examples/stage.h"
 #include "nn/coco_eval.h"
-#include "nn/schedule.h"
 
 namespace addp {
 namespace {
 
-class DetectStage : public Stage {
+class DetectStage : public ModelStage<Detector> {
  public:
   DetectStage(const Config& config, std::unique_ptr<Backbone> backbone, int64_t classes, bool pretrained, uint64_t seed,
               Options on)
-      : config_(config), on_(on), model_(std::move(backbone), classes, config.dense.head_width, Rng(seed), on) {
-    const double decay = pretrained ? config.dense.layer_decay : 1;
-    const int64_t depth = model_.backbone->depth;
+      : ModelStage(Detector(std::move(backbone), classes, config.dense.head_width, Rng(seed), on), on),
+        config_(config) {
     trainer_.emplace(parameters(model_), config.train_detect,
-                     [=](const std::string& name) { return layer_scale(name, depth, decay); });
+                     layer_decay(*model_.backbone, pretrained ? config.dense.layer_decay : 1));
   }
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
@@ -36,14 +33,6 @@ class DetectStage : public Stage {
     return {{"loss", value},         {"classes", losses.classes},
             {"boxes", losses.boxes}, {"centreness", losses.centreness},
             {"grad_norm", norm},     {"lr", trainer_->learning_rate(step)}};
-  }
-
-  StateDict weights() override { return state_dict(model_); }
-  StateDict averaged_weights() override { return averaged_state(model_, *trainer_); }
-  StateDict optimizer_state() override { return state_dict(*trainer_); }
-  void load(const StateDict& weights, const StateDict& optimizer_state) override {
-    load_state_dict(model_, weights, {"weights.safetensors"});
-    load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});
   }
 
   // Found boxes that are more likely right than not.
@@ -64,20 +53,17 @@ class DetectStage : public Stage {
 
   Figures evaluate(const Dataset& test) override {
     constexpr int64_t kBatch = 32;
-    Progress progress("test", 0, test.size());
     std::vector<CocoTruth> truths;
     std::vector<CocoDetection> found;
     trainer_->with_average([&] {
-      for (int64_t begin = 0; begin < test.size(); begin += kBatch) {
-        const int64_t end = std::min(begin + kBatch, test.size());
-        const Batch batch = read_batch(test, begin, end, config_.dense.image_size);
+      for_each_batch(test, kBatch, config_.dense.image_size, "test", [&](const Batch& batch, int64_t begin) {
         const auto detections = predict(batch.images);
-        for (int64_t i = begin; i < end; ++i) {
-          for (const ObjectBox& box : batch.boxes[static_cast<size_t>(i - begin)]) truths.push_back({i, box});
-          for (const Detection& d : detections[static_cast<size_t>(i - begin)]) found.push_back({i, d.box, d.score});
+        for (size_t i = 0; i < detections.size(); ++i) {
+          const int64_t image = begin + static_cast<int64_t>(i);
+          for (const ObjectBox& box : batch.boxes[i]) truths.push_back({image, box});
+          for (const Detection& d : detections[i]) found.push_back({image, d.box, d.score});
         }
-        progress.update(end, {}, end - begin);
-      }
+      });
     });
     const CocoScores s = coco_evaluate(truths, found);
     return {{"test AP", text(s.ap)},
@@ -104,9 +90,6 @@ class DetectStage : public Stage {
   }
 
   Config config_;
-  Options on_;
-  Detector model_;
-  std::optional<ModelTrainer> trainer_;
 };
 
 }  // namespace

@@ -7,23 +7,19 @@
 #include "data/mixing.h"
 #include "examples/accuracy.h"
 #include "examples/encoder_of_run.h"
-#include "examples/model_trainer.h"
+#include "examples/model_stage.h"
 #include "examples/run_config.h"
-#include "examples/stage.h"
-#include "nn/schedule.h"
 
 namespace addp {
 namespace {
 
-class FinetuneStage : public Stage {
+class FinetuneStage : public ModelStage<Classifier> {
  public:
   FinetuneStage(const Config& config, std::unique_ptr<Backbone> backbone, int64_t classes, bool pretrained,
                 uint64_t seed, Options on)
-      : config_(config), on_(on), classes_(classes), model_(std::move(backbone), classes, Rng(seed), on) {
-    const double decay = pretrained ? config.finetune.layer_decay : 1;
-    const int64_t depth = model_.backbone->depth;
+      : ModelStage(Classifier(std::move(backbone), classes, Rng(seed), on), on), config_(config), classes_(classes) {
     trainer_.emplace(parameters(model_), config.train_finetune,
-                     [=](const std::string& name) { return layer_scale(name, depth, decay); });
+                     layer_decay(*model_.backbone, pretrained ? config.finetune.layer_decay : 1));
   }
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
@@ -42,14 +38,6 @@ class FinetuneStage : public Stage {
             {"lr", trainer_->learning_rate(step)}};
   }
 
-  StateDict weights() override { return state_dict(model_); }
-  StateDict averaged_weights() override { return averaged_state(model_, *trainer_); }
-  StateDict optimizer_state() override { return state_dict(*trainer_); }
-  void load(const StateDict& weights, const StateDict& optimizer_state) override {
-    load_state_dict(model_, weights, {"weights.safetensors"});
-    load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});
-  }
-
   std::vector<Picture> pictures(const Batch&) override { return {}; }
 
   Figures evaluate(const Dataset& test) override {
@@ -62,10 +50,7 @@ class FinetuneStage : public Stage {
 
  private:
   Config config_;
-  Options on_;
   int64_t classes_;
-  Classifier model_;
-  std::optional<ModelTrainer> trainer_;
 };
 
 }  // namespace

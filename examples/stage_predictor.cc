@@ -3,26 +3,25 @@
 #include "addp/sampler.h"
 #include "addp/token_predictor.h"
 #include "examples/frozen.h"
-#include "examples/model_trainer.h"
+#include "examples/model_stage.h"
 #include "examples/pictures.h"
 #include "examples/run_config.h"
-#include "examples/stage.h"
 
 namespace addp {
 namespace {
 
-class PredictorStage : public Stage {
+class PredictorStage : public ModelStage<TokenPredictor> {
  public:
   PredictorStage(const Config& config, std::unique_ptr<Vqgan> vqgan, uint64_t seed, Options on)
-      : config_(config), on_(on), vqgan_(std::move(vqgan)), predictor_(config, on), seed_(seed) {
-    initialize(predictor_, Rng(seed).fork("predictor"));
-    trainer_.emplace(parameters(predictor_), config.train_predictor);
+      : ModelStage(TokenPredictor(config, on), on), config_(config), vqgan_(std::move(vqgan)), seed_(seed) {
+    initialize(model_, Rng(seed).fork("predictor"));
+    trainer_.emplace(parameters(model_), config.train_predictor);
   }
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
     const Tensor codes = vqgan_->encode_codes(Var(to(batch.images, on_)));
     const MageMasks masks = draw_mage_masks(codes.dim(0), codes.dim(1), config_.masking, rng, on_);
-    const TokenPredictor::Result result = predictor_.forward(codes, masks, Mode{true, &rng});
+    const TokenPredictor::Result result = model_.forward(codes, masks, Mode{true, &rng});
     backward(result.loss);
     const double norm = trainer_->update(step);
     // What is read waits for the device: not before the step is done.
@@ -32,14 +31,7 @@ class PredictorStage : public Stage {
     return {{"loss", loss}, {"accuracy", accuracy}, {"grad_norm", norm}, {"lr", trainer_->learning_rate(step)}};
   }
 
-  StateDict weights() override { return state_dict(predictor_); }
-  StateDict averaged_weights() override { return averaged_state(predictor_, *trainer_); }
-  StateDict optimizer_state() override { return state_dict(*trainer_); }
   StateDict frozen_weights() override { return state_dict(*vqgan_); }
-  void load(const StateDict& weights, const StateDict& optimizer_state) override {
-    load_state_dict(predictor_, weights, {"weights.safetensors"});
-    load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});
-  }
 
   // Samples of the predictor alone, without pixels in the loop.
   std::vector<Picture> pictures(const Batch&) override {
@@ -47,17 +39,14 @@ class PredictorStage : public Stage {
     Rng rng = Rng(seed_).fork("pictures");
     return trainer_->with_average([&] {
       const Samples samples =
-          sample_predictor(predictor_, *vqgan_, start_sampling(16, config_.tokens(), on_), config_.sampler, rng);
+          sample_predictor(model_, *vqgan_, start_sampling(16, config_.tokens(), on_), config_.sampler, rng);
       return std::vector<Picture>{{"predictor_samples", grid_png(to(samples.image, Options()), 8)}};
     });
   }
 
  private:
   Config config_;
-  Options on_;
   std::unique_ptr<Vqgan> vqgan_;
-  TokenPredictor predictor_;
-  std::optional<ModelTrainer> trainer_;
   uint64_t seed_;
 };
 

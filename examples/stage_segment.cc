@@ -1,6 +1,5 @@
 // Semantic segmentation on a pre-trained encoder, or from scratch (--encoder none): cross entropy over pixels.
 #include <algorithm>
-#include <cstdio>
 
 #include "addp/dense.h"
 #include "autograd/codes.h"
@@ -8,12 +7,10 @@
 #include "examples/batches.h"
 #include "examples/dense_pictures.h"
 #include "examples/encoder_of_run.h"
-#include "examples/model_trainer.h"
+#include "examples/model_stage.h"
 #include "examples/progress.h"
 #include "examples/run_config.h"
-#include "examples/stage.h"
 #include "nn/miou.h"
-#include "nn/schedule.h"
 
 namespace addp {
 namespace {
@@ -21,24 +18,17 @@ namespace {
 // [B, C, H, W] -> [B, H, W, C]
 Var classes_last(const Var& logits) { return permute(logits, {0, 2, 3, 1}); }
 
-std::string percent(double share) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f %%", 100 * share);
-  return text;
-}
-
-class SegmentStage : public Stage {
+class SegmentStage : public ModelStage<Segmenter> {
  public:
   SegmentStage(const Config& config, std::unique_ptr<Backbone> backbone, std::vector<std::string> class_names,
                bool pretrained, uint64_t seed, Options on)
-      : config_(config),
-        on_(on),
-        class_names_(std::move(class_names)),
-        model_(std::move(backbone), classes(), config.dense.head_width, Rng(seed), on) {
-    const double decay = pretrained ? config.dense.layer_decay : 1;
-    const int64_t depth = model_.backbone->depth;
+      : ModelStage(Segmenter(std::move(backbone), 1 + static_cast<int64_t>(class_names.size()), config.dense.head_width,
+                             Rng(seed), on),
+                   on),
+        config_(config),
+        class_names_(std::move(class_names)) {
     trainer_.emplace(parameters(model_), config.train_segment,
-                     [=](const std::string& name) { return layer_scale(name, depth, decay); });
+                     layer_decay(*model_.backbone, pretrained ? config.dense.layer_decay : 1));
   }
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
@@ -57,14 +47,6 @@ class SegmentStage : public Stage {
             {"lr", trainer_->learning_rate(step)}};
   }
 
-  StateDict weights() override { return state_dict(model_); }
-  StateDict averaged_weights() override { return averaged_state(model_, *trainer_); }
-  StateDict optimizer_state() override { return state_dict(*trainer_); }
-  void load(const StateDict& weights, const StateDict& optimizer_state) override {
-    load_state_dict(model_, weights, {"weights.safetensors"});
-    load_state_dict(*trainer_, optimizer_state, {"optimizer.safetensors"});
-  }
-
   std::vector<Picture> pictures(const Batch& test) override {
     constexpr int64_t kColumns = 8;
     const Tensor found = trainer_->with_average([&] { return predict(test.images); });
@@ -73,22 +55,19 @@ class SegmentStage : public Stage {
 
   Figures evaluate(const Dataset& test) override {
     constexpr int64_t kBatch = 32;
-    Progress progress("test", 0, test.size());
     ConfusionMatrix confusion(classes());
     trainer_->with_average([&] {
-      for (int64_t begin = 0; begin < test.size(); begin += kBatch) {
-        const int64_t end = std::min(begin + kBatch, test.size());
-        const Batch batch = read_batch(test, begin, end, config_.dense.image_size);
+      for_each_batch(test, kBatch, config_.dense.image_size, "test", [&](const Batch& batch, int64_t) {
         confusion.add(predict(batch.images), batch.masks, kUnjudged);
-        progress.update(end, {}, end - begin);
-      }
+      });
     });
-    Figures figures = {{"test mIoU", percent(confusion.mean_iou())},
-                       {"test pixel accuracy", percent(confusion.pixel_accuracy())},
+    Figures figures = {{"test mIoU", format_percent(confusion.mean_iou())},
+                       {"test pixel accuracy", format_percent(confusion.pixel_accuracy())},
                        {"test images", std::to_string(test.size())}};
     const std::vector<double> each = confusion.iou();
     for (size_t c = 0; c < each.size(); ++c) {
-      if (each[c] >= 0) figures.emplace_back("IoU " + (c == 0 ? "background" : class_names_[c - 1]), percent(each[c]));
+      if (each[c] >= 0)
+        figures.emplace_back("IoU " + (c == 0 ? "background" : class_names_[c - 1]), format_percent(each[c]));
     }
     return figures;
   }
@@ -116,10 +95,7 @@ class SegmentStage : public Stage {
   }
 
   Config config_;
-  Options on_;
   std::vector<std::string> class_names_;
-  Segmenter model_;
-  std::optional<ModelTrainer> trainer_;
 };
 
 }  // namespace

@@ -24,18 +24,32 @@ void fill_weights(Model& model, const std::string& run_folder, const RunConfig& 
   set_trainable(model, false);
 }
 
-class AddpSystem : public System {
+// A model over the codes of a VQGAN. rng_name: the training stage's.
+template <class Model>
+class VqganSystem : public System {
  public:
-  AddpSystem(const std::string& folder, const RunConfig& run, Options on, Weights weights)
+  VqganSystem(const std::string& folder, const RunConfig& run, Options on, Weights weights, const char* rng_name)
       : System(run), on_(on), vqgan_(load_vqgan(run.tokenizer, on)), model_(run.config, on) {
     check_fits(*vqgan_, run.config, run.tokenizer);
-    fill_weights(model_, folder, run, "addp", weights);
+    fill_weights(model_, folder, run, rng_name, weights);
   }
+
+ protected:
+  SamplerState start(int64_t count) const { return start_sampling(count, run().config.tokens(), on_); }
+
+  Options on_;
+  std::unique_ptr<Vqgan> vqgan_;
+  Model model_;
+};
+
+class AddpSystem : public VqganSystem<Addp> {
+ public:
+  AddpSystem(const std::string& folder, const RunConfig& run, Options on, Weights weights)
+      : VqganSystem(folder, run, on, weights, "addp") {}
   std::string name() const override { return "ADDP"; }
 
   Tensor draw(int64_t count, Rng& rng) const override {
-    const Config& config = run().config;
-    return sample(model_, *vqgan_, start_sampling(count, config.tokens(), on_), config.sampler, rng).image;
+    return sample(model_, *vqgan_, start(count), run().config.sampler, rng).image;
   }
 
   // The pixel encoder as in pre-training, before its last norm.
@@ -44,37 +58,22 @@ class AddpSystem : public System {
     const Var x = model_.encoder.run_blocks(model_.encoder.encoder_tokens(Var(to(images, on_))));
     return slice(x, 1, 1, x.dim(1)).value();
   }
-
- private:
-  Options on_;
-  std::unique_ptr<Vqgan> vqgan_;
-  Addp model_;
 };
 
 // The token predictor alone.
-class MageSystem : public System {
+class MageSystem : public VqganSystem<TokenPredictor> {
  public:
   MageSystem(const std::string& folder, const RunConfig& run, Options on, Weights weights)
-      : System(run), on_(on), vqgan_(load_vqgan(run.tokenizer, on)), predictor_(run.config, on) {
-    check_fits(*vqgan_, run.config, run.tokenizer);
-    fill_weights(predictor_, folder, run, "predictor", weights);
-  }
+      : VqganSystem(folder, run, on, weights, "predictor") {}
   std::string name() const override { return "MAGE"; }
 
   Tensor draw(int64_t count, Rng& rng) const override {
-    const Config& config = run().config;
-    return sample_predictor(predictor_, *vqgan_, start_sampling(count, config.tokens(), on_), config.sampler, rng)
-        .image;
+    return sample_predictor(model_, *vqgan_, start(count), run().config.sampler, rng).image;
   }
 
   Tensor tokens(const Tensor& images) const override {
-    return token_features(predictor_, vqgan_->encode_codes(Var(to(images, on_))));
+    return token_features(model_, vqgan_->encode_codes(Var(to(images, on_))));
   }
-
- private:
-  Options on_;
-  std::unique_ptr<Vqgan> vqgan_;
-  TokenPredictor predictor_;
 };
 
 // The causal transformer over a tokenizer's codes: with vit-vqgan's it is ViT-VQGAN.

@@ -6,9 +6,8 @@
 #include <vector>
 
 #include "autograd/ops.h"
-#include "examples/model_trainer.h"
+#include "examples/model_stage.h"
 #include "examples/pictures.h"
-#include "examples/stage.h"
 #include "nn/codebook_ema.h"
 #include "nn/discriminator.h"
 #include "nn/init.h"
@@ -18,22 +17,21 @@
 namespace addp {
 
 template <class Tokenizer>
-class TokenizerStage : public Stage {
+class TokenizerStage : public ModelStage<Tokenizer> {
  public:
   // name: of the random numbers that the weights start from. codebook_restart: step before which the codebook starts
   // from data once more, as before the first; 0: it does not.
   template <class Sizes>
   TokenizerStage(const Config& config, const Sizes& sizes, const StageConfig& recipe, const char* name,
                  const std::string& lpips_file, uint64_t seed, Options on, int64_t codebook_restart = 0)
-      : config_(config),
+      : ModelStage<Tokenizer>(Tokenizer(sizes, on), on),
+        config_(config),
         recipe_(recipe),
         codebook_restart_(codebook_restart),
-        on_(on),
-        vqgan_(sizes, on),
         usage_(config.codes()) {
     const Rng rng(seed);
-    initialize(vqgan_, rng.fork(name));
-    if (config.tokenizer.ema_codebook) ema_.emplace(vqgan_.quantizer, CodebookEmaConfig());
+    initialize(model_, rng.fork(name));
+    if (config.tokenizer.ema_codebook) ema_.emplace(model_.quantizer, CodebookEmaConfig());
     trainer_.emplace(gradient_parameters(), recipe);
     if (config.tokenizer.gan_start >= 0) {
       discriminator_.emplace(
@@ -55,13 +53,13 @@ class TokenizerStage : public Stage {
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
     const Var image(to(batch.images, on_));
-    const Var z = vqgan_.encode(image);
+    const Var z = model_.encode(image);
     if (ema_ && (step == 0 || step == codebook_restart_)) {
       Rng start = rng.fork("codebook");
       ema_->start(z.value(), start);
     }
-    const Quantized quantized = vqgan_.quantize(z);
-    const Var reconstruction = vqgan_.decode(quantized.z_q);
+    const Quantized quantized = model_.quantize(z);
+    const Var reconstruction = model_.decode(quantized.z_q);
 
     // What the image lost, and what the codes cost.
     const Var l1 = mean(abs(reconstruction - image));
@@ -79,7 +77,7 @@ class TokenizerStage : public Stage {
     if (adversarial) {
       set_trainable(*discriminator_, false);
       const Var g_loss = hinge_generator_loss((*discriminator_)(reconstruction, Mode{true, nullptr}));
-      const double weight = adaptive_gan_weight(nll, g_loss, vqgan_.last_weight(), 1.0, config_.tokenizer.gan_limit);
+      const double weight = adaptive_gan_weight(nll, g_loss, model_.last_weight(), 1.0, config_.tokenizer.gan_limit);
       loss = loss + (config_.tokenizer.gan_weight * weight) * g_loss;
       gan = {{"g_loss", g_loss.item()}, {"adaptive_weight", weight}};
     }
@@ -110,37 +108,26 @@ class TokenizerStage : public Stage {
     return values;
   }
 
-  StateDict weights() override { return state_dict(vqgan_); }
-  // Averaged weights with the present codebook, which is an average itself.
-  StateDict averaged_weights() override { return averaged_state(vqgan_, *trainer_); }
-
-  StateDict optimizer_state() override {
-    StateDict state;
-    for (const NamedVar& entry : training_state()) state[entry.name] = entry.var.value();
-    return state;
-  }
-
-  void load(const StateDict& weights, const StateDict& optimizer_state) override {
-    load_state_dict(vqgan_, weights, {"weights.safetensors"});
-    load_state_dict(training_state(), optimizer_state, {"optimizer.safetensors"});
-  }
-
   std::vector<Picture> pictures(const Batch& test_images) override {
     NoGrad no_grad;
     return trainer_->with_average([&] {
-      const Tensor codes = vqgan_.encode_codes(Var(to(test_images.images, on_)));
-      const Tensor decoded = vqgan_.decode_tokens(vqgan_.embed_codes(codes)).value();
+      const Tensor codes = model_.encode_codes(Var(to(test_images.images, on_)));
+      const Tensor decoded = model_.decode_tokens(model_.embed_codes(codes)).value();
       return std::vector<Picture>{{"reconstructions", pairs_png(test_images.images, to(decoded, Options()), 8)}};
     });
   }
 
  private:
+  using ModelStage<Tokenizer>::model_;
+  using ModelStage<Tokenizer>::on_;
+  using ModelStage<Tokenizer>::trainer_;
+
   static constexpr int64_t kUsageSteps = 50;  // usage and perplexity are of so many steps at most
 
   // All parameters, or all but a codebook that follows moving averages.
   std::vector<NamedVar> gradient_parameters() {
     std::vector<NamedVar> list;
-    for (const NamedVar& p : parameters(vqgan_)) {
+    for (const NamedVar& p : parameters(model_)) {
       if (p.var.needs_grad()) list.push_back(p);
     }
     return list;
@@ -163,7 +150,7 @@ class TokenizerStage : public Stage {
     return value;
   }
 
-  std::vector<NamedVar> training_state() {
+  std::vector<NamedVar> training_state() override {
     std::vector<NamedVar> all = tensors(*trainer_);
     const auto append = [&](const std::vector<NamedVar>& more) { all.insert(all.end(), more.begin(), more.end()); };
     if (ema_) append(tensors(*ema_, "codebook."));
@@ -177,11 +164,8 @@ class TokenizerStage : public Stage {
   Config config_;
   StageConfig recipe_;
   int64_t codebook_restart_;
-  Options on_;
-  Tokenizer vqgan_;
   CodebookUsage usage_;
   std::optional<CodebookEma> ema_;
-  std::optional<ModelTrainer> trainer_;
   std::optional<Discriminator> discriminator_;
   std::optional<ModelTrainer> discriminator_trainer_;
   std::optional<Lpips> lpips_;

@@ -12,6 +12,7 @@
 #include "nn/state_dict.h"
 #include "tensor/safetensors.h"
 #include "tests/compare.h"
+#include "tests/tiny_models.h"
 
 namespace addp {
 namespace {
@@ -58,7 +59,8 @@ TEST_CASE("recognition: k nearest neighbours as scikit-learn's") {
   const auto at = [&](const std::string& name) { return file.tensors.at("knn." + name); };
   const int64_t k = std::stoll(file.metadata.at("k"));
   for (const auto& [name, temperature] :
-       {std::pair<std::string, double>{"vote", 0}, std::pair<std::string, double>{"weighted", std::stod(file.metadata.at("temperature"))}}) {
+       {std::pair<std::string, double>{"vote", 0},
+        std::pair<std::string, double>{"weighted", std::stod(file.metadata.at("temperature"))}}) {
     INFO(name);
     const KnnConfig config = {k, temperature};
     const Tensor votes = knn_votes(at("x"), at("y"), at("x_test"), 5, config);
@@ -222,6 +224,37 @@ TEST_CASE("recognition: label subsets are balanced, deterministic and nested") {
   CHECK_THROWS_AS(balanced_subset(all, 0, 1), Error);
   CHECK(first_images(all, 7)->size() == 7);
   CHECK_THROWS_AS(first_images(all, 7)->read(7), Error);
+}
+
+TEST_CASE("addp: features of the encoder, and a classifier that starts from it") {
+  TinyModels tiny(preset("tiny"), {});
+  Rng rng(32);
+  const int64_t size = tiny.config.image_size;
+  const Tensor images = rng.uniform({3, 3, size, size});
+  const Tensor features = recognition_features(tiny.model.encoder, images);
+  CHECK(features.shape() == Shape{3, tiny.config.model.width});
+  CHECK(!same_bits(features, recognition_features(tiny.model.encoder, images, true)));
+
+  // The fine-tuning model started from the encoder computes the same features.
+  VisionTransformer classifier(classifier_config(tiny.config, 5), {});
+  start_from_encoder(classifier, tiny.model.encoder);
+  const Var tokens = classifier.features(normalize_pixels(Var(images)));
+  CHECK(same_bits(mean_axis(slice(tokens, 1, 1, tokens.dim(1)), 1).value(), features));
+  CHECK(classifier(normalize_pixels(Var(images))).shape() == Shape{3, 5});
+}
+
+TEST_CASE("addp: the linear probe separates what is separable") {
+  Rng rng(33);
+  const int64_t N = 300, D = 8;
+  std::vector<float> features = to_vector<float>(rng.normal({N, D}));
+  std::vector<int64_t> labels(static_cast<size_t>(N));
+  for (size_t i = 0; i < labels.size(); ++i) {
+    labels[i] = static_cast<int64_t>(i % 3);
+    features[i * D + i % 3] += 4;
+  }
+  const Tensor x = from_vector(features, {N, D}), y = from_vector(labels, {N});
+  const LinearProbe probe = train_linear_probe(x, y, 3, preset("tiny").train_probe, Rng(34));
+  CHECK(probe_accuracy(probe, x, y) > 0.9);
 }
 
 }  // namespace addp

@@ -1,0 +1,166 @@
+// The training step of ADDP: its intermediates, every ablation switch, losses and gradients. Numbers against the
+// official implementation are checked by the parity tests.
+#include <algorithm>
+#include <cmath>
+
+#include "addp/objective.h"
+#include "autograd/codes.h"
+#include "tests/tiny_models.h"
+
+namespace addp {
+
+// Smallest and largest row sum of a tensor's last axis.
+static std::pair<double, double> row_sums(const Tensor& x) {
+  const std::vector<double> values = to_vector<double>(sum_axis(Var(to(x, kDouble)), x.rank() - 1).value());
+  return {*std::min_element(values.begin(), values.end()), *std::max_element(values.begin(), values.end())};
+}
+
+TEST_CASE("addp: the training step's intermediates keep their promises") {
+  TinyModels tiny;
+  const Tensor codes = tiny.random_codes(2, 11);
+  const NestedMasks masks = tiny.random_masks(2, 12);
+  const StepResult step = training_step(tiny.model, tiny.vqgan, tiny.predictor, codes, masks);
+  const int64_t L = tiny.config.tokens(), m = ones_per_row(masks.mask_t);
+  CHECK(step.diffused.target_probs.shape() == Shape{2, L, tiny.config.codes()});
+  const auto [low, high] = row_sums(step.diffused.target_probs);
+  CHECK(low == doctest::Approx(1));
+  CHECK(high == doctest::Approx(1));
+  CHECK(step.diffused.noisy_image.shape() == Shape{2, 3, tiny.config.image_size, tiny.config.image_size});
+  CHECK(step.latent.shape() == Shape{2, 1 + L, tiny.config.model.width});
+  CHECK(step.logits.shape() == Shape{2, 1 + L + (L - m), tiny.config.vocabulary});
+  CHECK(std::isfinite(step.loss.item()));
+
+  // Reliable places hold their codes' embeddings, others the predictor's.
+  const std::vector<double> embeddings = to_vector<double>(step.diffused.embeddings);
+  const std::vector<double> hard = to_vector<double>(gather_rows(tiny.vqgan.codebook(), codes).value());
+  const std::vector<double> soft = to_vector<double>(step.diffused.unreliable);
+  const std::vector<double> mask = to_vector<double>(masks.mask_t);
+  const size_t dim = embeddings.size() / mask.size();
+  for (size_t i = 0; i < embeddings.size(); ++i) CHECK(embeddings[i] == (mask[i / dim] != 0 ? soft[i] : hard[i]));
+}
+
+TEST_CASE("addp: codes of unreliable places never reach the model, only the targets") {
+  TinyModels tiny;
+  const NestedMasks masks = tiny.random_masks(2, 13);
+  const Tensor codes = tiny.random_codes(2, 14);
+  std::vector<int64_t> changed = to_vector<int64_t>(codes);
+  const std::vector<double> mask = to_vector<double>(masks.mask_t);
+  for (size_t i = 0; i < changed.size(); ++i)
+    if (mask[i] != 0) changed[i] = (changed[i] + 1) % tiny.config.codes();
+  const StepResult a = training_step(tiny.model, tiny.vqgan, tiny.predictor, codes, masks);
+  const StepResult b =
+      training_step(tiny.model, tiny.vqgan, tiny.predictor, from_vector(changed, codes.shape()), masks);
+  CHECK(same_bits(a.logits.value(), b.logits.value()));
+  CHECK(same_bits(a.diffused.target_probs, b.diffused.target_probs));
+}
+
+TEST_CASE("addp: every ablation switch changes what it says") {
+  TinyModels tiny;
+  const Tensor codes = tiny.random_codes(2, 15);
+  const NestedMasks masks = tiny.random_masks(2, 16);
+  const auto run = [&](const ObjectiveConfig& objective) {
+    tiny.model.config.objective = objective;
+    return training_step(tiny.model, tiny.vqgan, tiny.predictor, codes, masks);
+  };
+  const StepResult full = run({});
+
+  SUBCASE("hard targets: one-hot codes, the pixels as before") {
+    const StepResult hard = run({.predicted_targets = false});
+    CHECK(to_vector<int64_t>(argmax(hard.diffused.target_probs)) == to_vector<int64_t>(codes));
+    CHECK(same_bits(hard.diffused.noisy_image, full.diffused.noisy_image));
+    CHECK(hard.loss.item() != full.loss.item());
+  }
+  SUBCASE("without reliable tokens the decoder's sequence is shorter") {
+    const StepResult without = run({.reliable_tokens = false});
+    CHECK(without.logits.dim(1) == 1 + tiny.config.tokens());
+    CHECK(same_bits(without.latent.value(), full.latent.value()));
+    CHECK(without.loss.item() != full.loss.item());
+  }
+  SUBCASE("hard unreliable embeddings are rows of the codebook") {
+    const StepResult hard = run({.soft_unreliable = false});
+    const Tensor nearest = nearest_codes(hard.diffused.unreliable, tiny.vqgan.codebook().value());
+    CHECK(same_bits(gather_rows(tiny.vqgan.codebook(), nearest).value(), hard.diffused.unreliable));
+    CHECK(!same_bits(hard.diffused.noisy_image, full.diffused.noisy_image));
+    CHECK(same_bits(hard.diffused.target_probs, full.diffused.target_probs));
+  }
+}
+
+// Plain gradient descent on fixed batches: the loss after some steps.
+template <class Module, class Loss>
+static std::pair<double, double> descend(Module& module, Loss&& loss, int steps, double lr) {
+  double first = 0, last = 0;
+  for (int i = 0; i < steps; ++i) {
+    const Var value = loss();
+    REQUIRE(std::isfinite(value.item()));
+    (i == 0 ? first : last) = value.item();
+    backward(value);
+    for (NamedVar& p : parameters(module)) {
+      if (!p.var.grad().defined()) continue;
+      const NoGrad no_grad;
+      copy_into(p.var.value(), sub(detach(p.var), affine(Var(p.var.grad()), lr, 0)).value());
+      p.var.clear_grad();
+    }
+  }
+  return {first, last};
+}
+
+TEST_CASE("addp: both losses fall") {
+  TinyModels tiny;
+  const Tensor codes = tiny.random_codes(4, 17);
+  const NestedMasks masks = tiny.random_masks(4, 18);
+  Rng dropout_rng(19);
+  const auto [first, last] = descend(
+      tiny.model,
+      [&] {
+        return training_step(tiny.model, tiny.vqgan, tiny.predictor, codes, masks, {true, &dropout_rng}).loss;
+      },
+      20, 0.1);
+  CHECK(last < first);
+
+  set_trainable(tiny.predictor, true);
+  Rng rng(20);
+  const MageMasks mage = draw_mage_masks(4, tiny.config.tokens(), {}, rng, kDouble);
+  const auto [mage_first, mage_last] = descend(
+      tiny.predictor,
+      [&] {
+        return tiny.predictor.forward(codes, mage, {true, &dropout_rng}).loss;
+      },
+      20, 0.1);
+  CHECK(mage_last < mage_first);
+}
+
+TEST_CASE("addp: gradients of both models agree with central differences") {
+  TinyModels tiny;
+  const Tensor codes = tiny.random_codes(2, 21);
+  const NestedMasks masks = tiny.random_masks(2, 22);
+  const Diffused diffused = diffuse(tiny.vqgan, tiny.predictor, codes, masks, tiny.config.objective);
+  // The word embeddings are detached in the head, so a difference quotient sees more than the gradient does.
+  const auto without_words = [](std::vector<NamedVar> list) {
+    std::erase_if(list, [](const NamedVar& p) {
+      return p.name == "token_emb.weight" || p.name == "token_emb.word_embeddings.weight";
+    });
+    return list;
+  };
+  const GradcheckResult addp_result =
+      gradcheck([&] { return denoise(tiny.model, codes, masks, diffused, tiny.config.objective).loss; },
+                without_words(parameters(tiny.model)), 2);
+  CHECK_MESSAGE(addp_result.worst_error < 1e-6, addp_result.name);
+
+  set_trainable(tiny.predictor, true);
+  Rng rng(23);
+  const MageMasks mage = draw_mage_masks(2, tiny.config.tokens(), {}, rng, kDouble);
+  const GradcheckResult mage_result =
+      gradcheck([&] { return tiny.predictor.forward(codes, mage).loss; }, without_words(parameters(tiny.predictor)), 2);
+  CHECK_MESSAGE(mage_result.worst_error < 1e-6, mage_result.name);
+}
+
+TEST_CASE("addp: the frozen models get no gradient") {
+  TinyModels tiny;
+  backward(
+      training_step(tiny.model, tiny.vqgan, tiny.predictor, tiny.random_codes(2, 24), tiny.random_masks(2, 25)).loss);
+  for (NamedVar& p : parameters(tiny.vqgan)) CHECK(!p.var.grad().defined());
+  for (NamedVar& p : parameters(tiny.predictor)) CHECK(!p.var.grad().defined());
+  for (NamedVar& p : parameters(tiny.model)) CHECK_MESSAGE(p.var.grad().defined(), p.name);
+}
+
+}  // namespace addp

@@ -15,7 +15,7 @@
 namespace addp {
 namespace {
 
-constexpr int64_t kDefaultCount = 2000, kNeighbours = 3, kLeast = kNeighbours + 1, kReadBatch = 100;
+constexpr int64_t kDefaultCount = 2000, kNeighbours = 3, kLeast = kNeighbours + 1;
 constexpr KidOptions kKid;
 
 bool is_tokenizer(const std::string& stage) { return stage == "vqgan" || stage == "vit-vqgan"; }
@@ -186,7 +186,8 @@ const Evaluator::Reference& Evaluator::reference(const std::string& data, int64_
 
 ImageFeatures Evaluator::features_of(const Dataset& images, int64_t image_size, const char* name) const {
   FeatureCollector found(*network_);
-  for_each_batch(images, kReadBatch, image_size, name, [&](const Batch& batch, int64_t) { found.add(batch.images); });
+  for_each_batch(images, options_.batch, image_size, name,
+                 [&](const Batch& batch, int64_t) { found.add(batch.images); });
   return found.all();
 }
 

@@ -48,7 +48,8 @@ ComparisonImages comparison_images(const std::string& data, int64_t image_size, 
 // images: [N, 3, H, W], clamped to [0, 1], any device -> the same shape, f32 on the CPU. Throws Error(non_finite).
 Tensor as_pictures(const Tensor& images);
 
-// Keeps the feature network, and the features of real images, from one judgement to the next.
+// Keeps the feature network, and the features of real images, from one judgement to the next. All images pass the
+// network in batches of options.batch: rounding in convolutions depends on how many go together.
 class Evaluator {
  public:
   // Uses features, data, count, batch and common.{device, seed} of the options. Throws what open_feature_network does.

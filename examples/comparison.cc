@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
+#include <numeric>
 
 #include "addp/addp.h"
 #include "addp/backbone.h"
 #include "addp/token_predictor.h"
+#include "examples/event_file.h"
 #include "examples/metrics.h"
 #include "examples/run_config.h"
 #include "examples/stage.h"
@@ -159,9 +162,26 @@ double training_seconds(const std::string& run) {
   return seconds;
 }
 
+double typical_duration(std::vector<double> durations) {
+  constexpr size_t kFirst = 4;
+  if (durations.size() <= kFirst) return 0;
+  durations.erase(durations.begin(), durations.begin() + kFirst);
+  std::sort(durations.begin(), durations.end());
+  durations.resize(durations.size() - durations.size() / 10);
+  return std::accumulate(durations.begin(), durations.end(), 0.0) / static_cast<double>(durations.size());
+}
+
 double step_seconds(const std::string& run) {
-  const std::vector<Metrics> metrics = read_metrics(run + "/metrics.jsonl");
-  return metrics.empty() ? 0 : training_seconds(run) / static_cast<double>(metrics.back().step);
+  std::vector<double> durations;
+  double before = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(run)) {
+    if (entry.path().filename().string().find("tfevents") == std::string::npos) continue;
+    for (const Event& event : read_events(entry.path().string())) {
+      if (event.tag == "loss" && before > 0) durations.push_back(event.wall_time - before);
+      if (event.tag == "loss") before = event.wall_time;
+    }
+  }
+  return typical_duration(durations);
 }
 
 }  // namespace addp

@@ -93,9 +93,13 @@ struct Training {
 std::vector<std::string> train_arguments(const Comparison& comparison, const Training& training);
 double guessed_seconds(const std::string& stage, int64_t steps);
 
-// Seconds that a training run's steps took, over all its interruptions; of a step. 0 for a missing run.
+// Seconds that a training run's steps took, over all its interruptions.
 double training_seconds(const std::string& run);
+// What a step of a short run took whose every step was logged: the mean of typical ones. 0 when there are too few.
 double step_seconds(const std::string& run);
+// The mean without the first few, which find no memory to reuse, and without the slowest tenth of the rest, during
+// which the machine did something else. 0 when nothing is left.
+double typical_duration(std::vector<double> durations);
 
 // Trainable numbers of the network that a stage trains, without a discriminator.
 int64_t network_parameters(const Config& config, const std::string& stage);

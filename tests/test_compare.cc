@@ -106,6 +106,15 @@ TEST_CASE("compare: every system gets the whole budget, in steps or in seconds")
         std::string::npos);
 }
 
+TEST_CASE("compare: what a step takes leaves out the first steps and disturbed ones") {
+  std::vector<double> durations(24, 0.5);
+  durations[0] = 90, durations[3] = 7, durations[10] = 30, durations[20] = 40;
+  CHECK(typical_duration(durations) == doctest::Approx(0.5));
+  durations[12] = 0.5 + 18;  // one more than a tenth of 20
+  CHECK(typical_duration(durations) == doctest::Approx(1.5));
+  CHECK(typical_duration({1, 1, 1, 1}) == 0);
+}
+
 TEST_CASE("compare: the networks of the demo's preset are of comparable size") {
   const Config config = preset("demo");
   const int64_t addp = network_parameters(config, "addp");
@@ -152,6 +161,33 @@ TEST_CASE("program: compare trains and judges systems, and repeats nothing") {
   CHECK(bytes_of(run + "/compare.md") == text);
   check_fails(2, command, {run, "--resume"});
   check_fails(2, command + Words{"--resume", "--limit", "50"}, {run, "other options", "--run"});
+}
+
+TEST_CASE("program: a sweep picks the rate of the least loss, and a budget in seconds is spent") {
+  const ScratchFolder folder;
+  const std::string run = folder / "run";
+  const auto mean_loss = [&](const std::string& factor) {
+    const auto points = curve(run + "/sweep/igpt-x" + factor);
+    double sum = 0;
+    const size_t count = (points.size() + 3) / 4;
+    for (size_t i = points.size() - count; i < points.size(); ++i) sum += points[i].second;
+    return sum / static_cast<double>(count);
+  };
+  run_well({"compare", "--run",   run,   "--preset", "tiny", "--data", "shapes", "--budget", "seconds:2", "--systems",
+            "igpt",    "--tasks", "knn", "--train",  "100",  "--test", "50",     "--seeds",  "1",         "--sweep"});
+  std::string best = "1";
+  for (const std::string factor : {"0.5", "2"}) {
+    if (mean_loss(factor) < mean_loss(best)) best = factor;
+  }
+  const Json table = figures(run)[0];
+  const std::string notes = table["notes"].dump();
+  CHECK_MESSAGE(contains(notes, "learning rate x" + best + ")"), notes);
+  const double base = preset("tiny").train_igpt.base_lr * std::stod(best);
+  CHECK(contains(bytes_of(run + "/seed1/igpt/igpt/config.json"), concat_text("\"train_igpt.base_lr\": \"", base)));
+  // A machine that does other things meanwhile takes longer, one that did when a step was timed shorter.
+  const double spent = Json::parse(bytes_of(run + "/compare.json"))[0]["rows"][0]["figures"]["seconds"]["mean"];
+  CHECK(spent > 0.2);
+  CHECK(spent < 20);
 }
 
 TEST_CASE("program: ablations stand on what the comparison in their folder has trained") {

@@ -269,7 +269,7 @@ struct ImageLanes {
         r[j] = load_register(pixels + column * n);
       }
       detail::transpose_square<T, n / 2>(r);
-      for (int64_t i = 0; i < images.size; ++i) {
+      for (int64_t i = 0; i < std::min(images.size, n); ++i) {
         T* to = y + i * image + pixel;
         if (size == n) {
           store_register(to, r[i]);

@@ -57,7 +57,7 @@ Job variant_training(const Comparison& comparison, const Schedule& schedule, con
                    subject.run,
                    steps,
                    subject.seed,
-                   1,
+                   schedule.rate_factor("addp"),
                    {"--tokenizer", run_of("vqgan"), "--predictor", run_of("predictor"), "--set", variant.assignment}});
   return job;
 }
@@ -104,7 +104,7 @@ Table objective_table(const Comparison& comparison, const Schedule& schedule, co
   table.notes = common_notes(comparison);
   std::string steps;
   for (const std::string& stage : system_kind("addp").stages)
-    steps += concat_text(steps.empty() ? "" : ", ", schedule.steps.at("addp").at(stage), " steps of ", stage);
+    steps += concat_text(steps.empty() ? "" : ", ", steps_text(schedule, "addp", stage));
   table.notes.push_back(steps + "; the tokenizer and the predictor of a seed are the same in all rows.");
   for (const std::string& failure : runner.failures()) table.notes.push_back("failed: " + failure);
   return table;

@@ -59,6 +59,15 @@ std::string sweep_folder(const Comparison& comparison, const std::string& stage,
   return comparison.options.run + "/sweep/" + stage + "-" + factor_text(factor);
 }
 
+// Of the first system that has the stage: ADDP's predictor, not MAGE's, so that `addp ablate` finds the same sweep.
+int64_t first_share(const Schedule& schedule, const std::string& stage) {
+  for (const SystemKind& system : system_kinds()) {
+    const auto shares = schedule.steps.find(system.key);
+    if (shares != schedule.steps.end() && shares->second.count(stage) != 0) return shares->second.at(stage);
+  }
+  return 0;
+}
+
 }  // namespace
 
 double Schedule::rate_factor(const std::string& stage) const {
@@ -135,11 +144,7 @@ std::map<std::string, double> measured_step_seconds(const Comparison& comparison
 std::vector<Job> sweep_jobs(const Comparison& comparison, const Schedule& schedule) {
   std::vector<Job> jobs;
   for (const std::string& stage : all_stages(comparison)) {
-    int64_t steps = 0;
-    for (const SystemKind& system : comparison.systems) {
-      const auto& of_system = schedule.steps.at(system.key);
-      if (of_system.count(stage) != 0) steps = std::max(steps, of_system.at(stage));
-    }
+    const int64_t steps = first_share(schedule, stage);
     for (const double factor : kRateFactors) {
       Job job;
       job.name = "sweep." + stage + "-" + factor_text(factor);

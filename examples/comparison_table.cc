@@ -108,15 +108,11 @@ double seconds_of_system(const Comparison& comparison, uint64_t seed, const Syst
 }
 
 std::string steps_note(const SystemKind& system, const Schedule& schedule) {
-  std::string text = system.title + ": " + system.note + ". ";
+  std::string text = system.title + ": " + system.note + ".";
   if (system.key == "random") return text;
-  for (const std::string& stage : system.stages) {
-    text += concat_text(stage == system.stages.front() ? "" : ", ", schedule.steps.at(system.key).at(stage),
-                        " steps of ", stage);
-    const double factor = schedule.rate_factor(stage);
-    if (!schedule.rate_factors.empty()) text += concat_text(" (learning rate x", factor, ")");
-  }
-  return text;
+  for (const std::string& stage : system.stages)
+    text += (stage == system.stages.front() ? " " : ", ") + steps_text(schedule, system.key, stage);
+  return text + ".";
 }
 
 std::string processor() {
@@ -128,6 +124,12 @@ std::string processor() {
 }
 
 }  // namespace
+
+std::string steps_text(const Schedule& schedule, const std::string& system, const std::string& stage) {
+  std::string text = concat_text(schedule.steps.at(system).at(stage), " steps of ", stage);
+  if (!schedule.rate_factors.empty()) text += concat_text(" (learning rate x", schedule.rate_factor(stage), ")");
+  return text;
+}
 
 std::vector<double> figure_of_run(const std::string& run, const std::string& command, const std::string& name) {
   for (const auto& [there, figures] : read_figures(run)) {

@@ -27,6 +27,9 @@ std::vector<double> figure_of_run(const std::string& run, const std::string& com
 void append_quality_columns(Table& table);
 void read_quality(const std::string& folder, Row& row);
 
+// "357 steps of vqgan (learning rate x2)"; the rate only after a sweep.
+std::string steps_text(const Schedule& schedule, const std::string& system, const std::string& stage);
+
 // Machine, data, budget, seeds: what a figure was found with.
 std::vector<std::string> common_notes(const Comparison& comparison);
 

@@ -197,6 +197,7 @@ void add_comparison(CLI::App* app, CompareOptions& o) {
       ->capture_default_str();
   app->add_option("--features", o.features,
                   "what judges generated images, as `addp evaluate` takes it; default: a classifier is trained first");
+  app->add_flag("--sweep", o.sweep, "first half, once and twice each learning rate, in a quarter of the steps");
   app->add_flag("--resume", o.resume, "go on where it was stopped, or start");
   add_common(app, o.common);
 }
@@ -213,7 +214,6 @@ void add_compare(CLI::App& app, CompareOptions& o) {
   compare
       ->add_option("--task-steps", o.task_steps, "of fine-tuning, segmentation and detection; 0: the configuration's")
       ->check(CLI::NonNegativeNumber);
-  compare->add_flag("--sweep", o.sweep, "first half, once and twice each learning rate, in a quarter of the steps");
 }
 
 void add_ablate(CLI::App& app, CompareOptions& o) {

@@ -195,8 +195,9 @@ TEST_CASE("program: ablations stand on what the comparison in their folder has t
   const std::string run = folder / "run";
   const Words options = {"--run",    run,        "--preset", "tiny", "--data", "shapes",
                          "--budget", "steps:12", "--train",  "100",  "--test", "50",
-                         "--seeds",  "1",        "--images", "20",   "--set",  "train_probe.steps=20"};
-  run_well(Words{"compare", "--systems", "addp", "--tasks", "probe,fid"} + options);
+                         "--seeds",  "1",        "--images", "20",   "--set",  "train_probe.steps=20",
+                         "--sweep"};
+  run_well(Words{"compare", "--systems", "mage,addp", "--tasks", "probe,fid"} + options);
   const auto before = records(run);
   run_well(Words{"ablate", "--resume"} + options);
   auto after = records(run);

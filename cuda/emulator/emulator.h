@@ -1,7 +1,8 @@
 // The emulator's own interface: what its parts need of each other, and what tests set and read.
 //   memory.cc     device memory: bounds, red zones, NaN in fresh memory, closed to the host
 //   runtime.cc    NVIDIA's runtime API; streams.cc: streams, whose work waits until a synchronisation asks for it
-//   scheduler.cc  kernels: blocks one after another, one fiber per waiting thread (fiber.cc), barriers, collectives
+//   scheduler.cc  kernels: blocks one after another, one fiber per waiting thread (fiber.cc)
+//   collectives.cc  barriers and warp collectives
 //   cublas.cc     matrix products
 //   race.cc       every load and store of a kernel, in race mode
 //   trace.cc      launches noted one by one

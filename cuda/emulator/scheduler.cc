@@ -3,77 +3,17 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
-#include <random>
-#include <unordered_map>
 #include <utility>
 
 #include "cuda/device.h"
-#include "cuda/emulator/emulator.h"
-#include "cuda/emulator/fiber.h"
 #include "cuda/emulator/poison.h"
+#include "cuda/emulator/scheduler.h"
 
 namespace addp::emulator {
 
 Running running;
 
 namespace {
-
-// Threads that wait together in one warp collective.
-struct Group {
-  Collective kind;
-  unsigned mask, arrived;
-  Site site;
-};
-struct Warp {
-  unsigned returned = 0;  // lanes that ended or never existed
-  int groups = 0;
-  Group group[32];
-  uint64_t epoch = 0;
-};
-struct SharedArray {
-  const void* key;
-  char* begin;
-  size_t bytes;
-};
-
-constexpr size_t kSharedBytes = 256 << 10, kFence = 64;
-
-struct Scheduler {
-  const Call* call = nullptr;
-  uint64_t launch = 0;
-  uint64_t block = 0;
-  Order order = Order::mixed;
-  bool reverse = false;  // this launch
-  std::mt19937 random{1};
-  Counters* counters = nullptr;
-  std::unordered_map<const void*, Counters> totals;
-
-  // The running block.
-  unsigned threads = 0, started = 0, returned = 0;
-  std::vector<Thread> thread;
-  std::vector<unsigned> turn;  // the order of first turns, when random
-  std::vector<Warp> warp;
-  std::vector<Thread*> ready;  // from ready_begin on: may go on
-  size_t ready_begin = 0;
-  std::exception_ptr error;
-
-  // Its barrier.
-  std::vector<Thread*> at_barrier;
-  Site barrier_site;
-  Vote barrier_vote = Vote::none;
-  int yes = 0, barrier_result = 0;
-  uint64_t epoch = 0;
-
-  // Its shared memory.
-  alignas(256) char shared[kSharedBytes];
-  size_t shared_used = 0, static_bytes = 0, dynamic_bytes = 0;
-  std::vector<SharedArray> arrays;
-
-  Fiber host;
-  Fiber* current = nullptr;
-  std::vector<Fiber*> fibers, idle;
-};
 
 Order order_from_environment() {
   const char* text = std::getenv("ADDP_EMULATOR_ORDER");
@@ -84,19 +24,6 @@ Order order_from_environment() {
          : order == "reverse" ? Order::reverse
          : order == "random"  ? Order::random
                               : Order::mixed;
-}
-
-Scheduler& scheduler() {
-  static Scheduler* instance = [] {
-    auto* s = new Scheduler;
-    s->order = order_from_environment();
-    return s;
-  }();
-  return *instance;
-}
-
-bool same_place(const Site& a, const Site& b) {
-  return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0;
 }
 
 Thread* take_unstarted(Scheduler& s) {
@@ -146,57 +73,6 @@ void switch_to(Scheduler& s, Fiber* to) {
   ++s.counters->switches;
   s.current = to;
   switch_fiber(from, to);
-}
-
-// The running thread goes on when someone has put it on the ready list.
-void wait(Scheduler& s) {
-  auto* self = const_cast<Thread*>(running.thread);
-  Fiber* next = next_fiber(s);
-  if (!next) report_deadlock(s);
-  switch_to(s, next);
-  running.thread = self;
-}
-
-void make_ready(Scheduler& s, Thread* thread) { s.ready.push_back(thread); }
-
-void complete_group(Scheduler& s, Thread* first_lane, Warp& warp, int g) {
-  const Group group = warp.group[g];
-  warp.group[g] = warp.group[--warp.groups];
-  uint64_t in[32];
-  uint64_t ballot = 0;
-  for (unsigned lane = 0; lane < 32; ++lane)
-    if (group.arrived >> lane & 1) {
-      in[lane] = first_lane[lane].value;
-      ballot |= (in[lane] & 1) << lane;
-    }
-  if (group.kind == Collective::sync && (group.mask | warp.returned) == ~0u) ++warp.epoch;
-  for (unsigned i = 0; i < 32; ++i) {
-    const unsigned lane = s.reverse ? 31 - i : i;
-    if (!(group.arrived >> lane & 1)) continue;
-    Thread& thread = first_lane[lane];
-    if (group.kind == Collective::shuffle) {
-      if (!(group.arrived >> thread.source & 1))
-        fault("shuffle at ", describe(group.site), ": lane ", lane, " reads lane ", thread.source,
-              ", which does not take part");
-      thread.value = in[thread.source];
-    } else {
-      thread.value = ballot;
-    }
-    if (&thread != running.thread) make_ready(s, &thread);
-  }
-}
-
-// Returns true when the running thread's own group was completed.
-bool complete_groups(Scheduler& s, const Thread& thread) {
-  Warp& warp = s.warp[thread.warp];
-  bool own = false;
-  for (int g = warp.groups - 1; g >= 0; --g) {
-    const Group& group = warp.group[g];
-    if (((group.arrived | warp.returned) & group.mask) != group.mask) continue;
-    own |= group.arrived >> thread.lane & 1;
-    complete_group(s, &s.thread[thread.warp * 32], warp, g);
-  }
-  return own;
 }
 
 void end_thread(Scheduler& s, const Thread& thread) {
@@ -329,6 +205,23 @@ bool mixed_reverse(uint64_t launch) { return (launch * 0x9E3779B97F4A7C15ull) >>
 
 }  // namespace
 
+Scheduler& scheduler() {
+  static Scheduler* instance = [] {
+    auto* s = new Scheduler;
+    s->order = order_from_environment();
+    return s;
+  }();
+  return *instance;
+}
+
+void wait(Scheduler& s) {
+  auto* self = const_cast<Thread*>(running.thread);
+  Fiber* next = next_fiber(s);
+  if (!next) report_deadlock(s);
+  switch_to(s, next);
+  running.thread = self;
+}
+
 void run_kernel(const Call& call, dim3 grid, dim3 block, size_t shared_bytes) {
   Scheduler& s = scheduler();
   for (const void* pointer : call.pointers)
@@ -359,62 +252,6 @@ void run_kernel(const Call& call, dim3 grid, dim3 block, size_t shared_bytes) {
     throw;
   }
   s.call = nullptr;
-}
-
-int block_barrier(Vote vote, int predicate, const Site& site) {
-  Scheduler& s = scheduler();
-  if (s.returned)
-    fault("divergent barrier: __syncthreads at ", describe(site), " after ", s.returned,
-          " threads of the block returned");
-  if (s.at_barrier.empty()) {
-    s.barrier_site = site;
-    s.barrier_vote = vote;
-  } else if (!same_place(site, s.barrier_site) || vote != s.barrier_vote) {
-    fault("divergent barrier: this thread is at __syncthreads at ", describe(site), " while others wait at ",
-          describe(s.barrier_site));
-  }
-  s.yes += predicate != 0;
-  s.at_barrier.push_back(const_cast<Thread*>(running.thread));
-  if (s.at_barrier.size() < s.threads) {
-    wait(s);
-  } else {
-    const int count = static_cast<int>(s.threads);
-    s.barrier_result = vote == Vote::any ? s.yes > 0 : vote == Vote::all ? s.yes == count : s.yes;
-    s.yes = 0;
-    ++s.epoch;
-    // All go on in the block's order; the last to arrive has its turn among them.
-    std::sort(s.at_barrier.begin(), s.at_barrier.end(),
-              [&](const Thread* a, const Thread* b) { return s.reverse ? a > b : a < b; });
-    for (Thread* thread : s.at_barrier) make_ready(s, thread);
-    s.at_barrier.clear();
-    wait(s);
-  }
-  return s.barrier_result;
-}
-
-uint64_t warp_collective(Collective kind, unsigned mask, uint64_t value, unsigned source, const Site& site) {
-  Scheduler& s = scheduler();
-  auto& thread = *const_cast<Thread*>(running.thread);
-  Warp& warp = s.warp[thread.warp];
-  if (!(mask >> thread.lane & 1))
-    fault("warp collective at ", describe(site), ": the mask leaves out the calling lane ", thread.lane);
-  Group* group = nullptr;
-  for (int g = 0; g < warp.groups; ++g) {
-    Group& other = warp.group[g];
-    if (other.kind == kind && other.mask == mask && same_place(other.site, site)) group = &other;
-    else if (other.mask >> thread.lane & 1 && other.arrived & mask)  // each would wait for the other
-      fault("divergent warp: lane ", thread.lane, " is at ", describe(site), " while other lanes of its mask wait at ",
-            describe(other.site));
-  }
-  if (!group) {
-    group = &warp.group[warp.groups++];
-    *group = Group{kind, mask, 0, site};
-  }
-  group->arrived |= 1u << thread.lane;
-  thread.value = value;
-  thread.source = source;
-  if (!complete_groups(s, thread)) wait(s);
-  return thread.value;
 }
 
 void* shared_array(const void* key, size_t bytes, size_t alignment, const char* name) {

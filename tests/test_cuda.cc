@@ -71,7 +71,7 @@ TEST_CASE("cuda: values go to the device and back, in any type") {
 TEST_CASE("cuda: blocks are copied and axes reordered as on the CPU") {
   const std::vector<std::vector<int>> orders = {{0, 1, 2}, {2, 1, 0}, {1, 0, 2}, {0, 2, 1}, {1, 2, 0}, {2, 0, 1}};
   for (DType dtype : kAllTypes) {
-    for (const Shape& shape : {Shape{2, 3, 5}, Shape{3, 33, 35}, Shape{4, 2, 16}, Shape{1, 40, 8}}) {
+    for (const Shape& shape : {Shape{2, 3, 5}, Shape{3, 33, 35}, Shape{4, 2, 16}, Shape{1, 40, 8}, Shape{1, 65, 200}}) {
       const Tensor host = counting(shape, dtype), device = on_device(host);
       for (const std::vector<int>& order : orders) {
         INFO(dtype_name(dtype), " ", concat_text(shape), " order ", order[0], order[1], order[2]);

@@ -1,5 +1,6 @@
 // Device kernels of rows, images, attention, random numbers and codes against the CPU's, at sizes that fill no tile,
 // one tile and several, in both precisions.
+#include <array>
 #include <cmath>
 #include <functional>
 
@@ -259,6 +260,40 @@ TEST_CASE("cuda: nearest codes, code sums, masks") {
       CHECK(sum.same());
       CHECK(mask.same());
       CHECK(first.same());
+    }
+  }
+}
+
+TEST_CASE("cuda: gradients of gathered rows, of more indices than are staged at a time") {
+  constexpr int64_t N = 50, M = 2500;
+  std::vector<int64_t> chosen;
+  Rng rng(4);
+  for (int64_t m = 0; m < M; ++m) chosen.push_back(rng.below(N));
+  const Pair index = Pair::of(from_vector(chosen, {M}));
+  for (DType dtype : kTypes) {
+    for (const int64_t D : {24, 300}) {
+      INFO(describe(D));
+      const Pair dy = Pair::input({M, D}, dtype, 1), dx = Pair::output({N, D}, dtype);
+      on_both(dtype, [&](auto dev, auto t, auto get) {
+        using T = decltype(t);
+        kernel::gather_rows_bwd<T>(dev, get(dx).template ptr<T>(), get(dy).template ptr<T>(),
+                                   get(index).template ptr<int64_t>(), 1, N, M, D, true);
+      });
+      CHECK(dx.same());
+    }
+  }
+}
+
+TEST_CASE("cuda: sums over a middle axis, columns beyond a tile") {
+  for (DType dtype : kTypes) {
+    for (const auto& [outer, n, inner] : {std::array<int64_t, 3>{1, 300, 33}, {2, 70, 257}, {3, 5, 1001}}) {
+      INFO(describe(outer, n, inner));
+      const Pair x = Pair::input({outer, n, inner}, dtype, 1), y = Pair::output({outer, inner}, dtype);
+      on_both(dtype, [&, outer = outer, n = n, inner = inner](auto dev, auto t, auto get) {
+        using T = decltype(t);
+        kernel::sum_axis<T>(dev, get(y).template ptr<T>(), get(x).template ptr<T>(), outer, n, inner, 0.5);
+      });
+      CHECK(y.difference() < tolerance(dtype));
     }
   }
 }

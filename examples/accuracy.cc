@@ -13,6 +13,10 @@ int64_t count_equal(const Tensor& a, const Tensor& b) {
   return count;
 }
 
+double share_equal(const Tensor& a, const Tensor& b) {
+  return static_cast<double>(count_equal(a, b)) / static_cast<double>(a.numel());
+}
+
 Figures test_accuracy(const Dataset& test, int64_t image_size, const std::function<Tensor(const Tensor&)>& classify) {
   constexpr int64_t kBatch = 100;
   int64_t right = 0;

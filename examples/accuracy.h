@@ -10,6 +10,7 @@ namespace addp {
 
 // In how many places two tensors of codes or labels agree. Both i64, of one size, any device.
 int64_t count_equal(const Tensor& a, const Tensor& b);
+double share_equal(const Tensor& a, const Tensor& b);  // the same as a share of all, in [0, 1]
 
 // Of a whole data set, without augmentation. classify: images [B, 3, image_size, image_size] in [0, 1] on the CPU ->
 // classes [B] i64.

@@ -1,8 +1,10 @@
 // From the options of `addp compare` or `addp ablate` to finished tables.
 #include <cstdio>
 
+#include "data/dataset.h"
 #include "examples/child.h"
 #include "examples/comparison_table.h"
+#include "examples/feature_network.h"
 #include "examples/program.h"
 #include "examples/run_config.h"
 
@@ -21,6 +23,14 @@ void print_parameters(const Comparison& comparison) {
     }
     std::fprintf(stderr, "  %-16s %s\n", system.title.c_str(), text.c_str());
   }
+}
+
+// What every job would stumble over: named at once, before there is a folder.
+void check_inputs(const Comparison& comparison) {
+  for (const Split split : {Split::train, Split::test})
+    open_dataset(comparison.options.data.data, split, comparison.config.image_size);
+  if (!comparison.options.features.empty())
+    open_feature_network(comparison.options.features, network_options(comparison.options.common));
 }
 
 // All that is left; false when it was stopped.
@@ -49,7 +59,8 @@ int run_comparison(const CompareOptions& options, const std::vector<std::string>
                    const WriteTables& write) {
   apply(options.common);
   const Comparison comparison(options);
-  if (!comparison.in_seconds) share_out(comparison, {});  // refuses a small budget before the folder is made
+  if (!comparison.in_seconds) share_out(comparison, {});  // refuses a small budget
+  check_inputs(comparison);
   JobRunner runner(options.run, shared_arguments(options.common), options.resume);
   install_forwarding_handlers();
   print_parameters(comparison);

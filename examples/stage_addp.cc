@@ -31,13 +31,10 @@ class AddpStage : public ModelStage<Addp> {
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
     const Tensor codes = vqgan_->encode_codes(Var(to(batch.images, on_)));
     const StepResult result = training_step(model_, *vqgan_, *predictor_, codes, rng, Mode{true, &rng});
-    backward(result.loss);
-    const double norm = trainer_->update(step);
-    // What is read waits for the device: not before the step is done.
-    const double loss = result.loss.item();
-    const double accuracy =
-        masked_accuracy(model_.decoder.place_logits(detach(result.logits)), codes, result.masks.mask_t);
-    return {{"loss", loss}, {"accuracy", accuracy}, {"grad_norm", norm}, {"lr", trainer_->learning_rate(step)}};
+    return learn(result.loss, step, [&] {
+      const Var logits = model_.decoder.place_logits(detach(result.logits));
+      return Scalars{{"accuracy", masked_accuracy(logits, codes, result.masks.mask_t)}};
+    });
   }
 
   StateDict frozen_weights() override {

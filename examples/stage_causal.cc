@@ -27,15 +27,9 @@ class CausalStage : public ModelStage<Model> {
     if (step == 0) prepare(images, rng);
     const Tensor codes = encode(images);
     const Var logits = transformer().forward(codes, Mode{true, &rng});
-    const Var loss = transformer().loss(logits, codes);
-    const double value = loss.item();
-    const double right = static_cast<double>(count_equal(argmax(logits.value()), codes));
-    backward(loss);
-    const double norm = trainer_->update(step);
-    return {{"loss", value},
-            {"accuracy", right / static_cast<double>(codes.numel())},
-            {"grad_norm", norm},
-            {"lr", trainer_->learning_rate(step)}};
+    return this->learn(transformer().loss(logits, codes), step, [&] {
+      return Scalars{{"accuracy", share_equal(argmax(logits.value()), codes)}};
+    });
   }
 
   std::vector<Picture> pictures(const Batch&) override {

@@ -45,14 +45,9 @@ class ClassifierStage : public ModelStage<ConvClassifier> {
   Scalars step(const Batch& batch, int64_t step, Rng&) override {
     const Tensor labels = to(batch.labels, {DType::i64, on_.device});
     const Var logits = model_(Var(to(batch.images, on_))).logits;
-    const Var loss = cross_entropy(logits, labels, Tensor(), 0);
-    const double value = loss.item(), right = static_cast<double>(count_equal(argmax(logits.value()), labels));
-    backward(loss);
-    const double norm = trainer_->update(step);
-    return {{"loss", value},
-            {"accuracy", right / static_cast<double>(logits.dim(0))},
-            {"grad_norm", norm},
-            {"lr", trainer_->learning_rate(step)}};
+    return learn(cross_entropy(logits, labels, Tensor(), 0), step, [&] {
+      return Scalars{{"accuracy", share_equal(argmax(logits.value()), labels)}};
+    });
   }
 
   std::vector<Picture> pictures(const Batch& test) override {

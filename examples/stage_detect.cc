@@ -27,12 +27,9 @@ class DetectStage : public ModelStage<Detector> {
 
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
     const FcosLosses losses = model_.head.loss(model_(Var(to(batch.images, on_)), {true, &rng}), batch.boxes);
-    const double value = losses.total.item();
-    backward(losses.total);
-    const double norm = trainer_->update(step);
-    return {{"loss", value},         {"classes", losses.classes},
-            {"boxes", losses.boxes}, {"centreness", losses.centreness},
-            {"grad_norm", norm},     {"lr", trainer_->learning_rate(step)}};
+    return learn(losses.total, step, [&] {
+      return Scalars{{"classes", losses.classes}, {"boxes", losses.boxes}, {"centreness", losses.centreness}};
+    });
   }
 
   // Found boxes that are more likely right than not.

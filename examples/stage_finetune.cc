@@ -27,15 +27,9 @@ class FinetuneStage : public ModelStage<Classifier> {
     const MixedBatch mixed = mix(batch, classes_, {.mixup = recipe.mixup, .cutmix = recipe.cutmix}, rng);
     const Tensor targets = to(mixed.targets, on_);
     const Var logits = model_(Var(to(mixed.images, on_)), {true, &rng});
-    const Var loss = soft_cross_entropy(logits, targets, Tensor(), recipe.label_smoothing);
-    const double value = loss.item();
-    const double right = static_cast<double>(count_equal(argmax(logits.value()), argmax(targets)));
-    backward(loss);
-    const double norm = trainer_->update(step);
-    return {{"loss", value},
-            {"accuracy", right / static_cast<double>(logits.dim(0))},
-            {"grad_norm", norm},
-            {"lr", trainer_->learning_rate(step)}};
+    return learn(soft_cross_entropy(logits, targets, Tensor(), recipe.label_smoothing), step, [&] {
+      return Scalars{{"accuracy", share_equal(argmax(logits.value()), argmax(targets))}};
+    });
   }
 
   std::vector<Picture> pictures(const Batch&) override { return {}; }

@@ -22,13 +22,10 @@ class PredictorStage : public ModelStage<TokenPredictor> {
     const Tensor codes = vqgan_->encode_codes(Var(to(batch.images, on_)));
     const MageMasks masks = draw_mage_masks(codes.dim(0), codes.dim(1), config_.masking, rng, on_);
     const TokenPredictor::Result result = model_.forward(codes, masks, Mode{true, &rng});
-    backward(result.loss);
-    const double norm = trainer_->update(step);
-    // What is read waits for the device: not before the step is done.
-    const double loss = result.loss.item();
-    const double accuracy =
-        masked_accuracy(detach(slice(detach(result.logits), 1, 1, 1 + codes.dim(1))), codes, masks.mask_all);
-    return {{"loss", loss}, {"accuracy", accuracy}, {"grad_norm", norm}, {"lr", trainer_->learning_rate(step)}};
+    return learn(result.loss, step, [&] {
+      const Var logits = slice(detach(result.logits), 1, 1, 1 + codes.dim(1));
+      return Scalars{{"accuracy", masked_accuracy(logits, codes, masks.mask_all)}};
+    });
   }
 
   StateDict frozen_weights() override { return state_dict(*vqgan_); }

@@ -34,17 +34,11 @@ class SegmentStage : public ModelStage<Segmenter> {
   Scalars step(const Batch& batch, int64_t step, Rng& rng) override {
     const Var logits = classes_last(model_(Var(to(batch.images, on_)), {true, &rng}));
     const auto [labels, weights] = targets(batch.masks);
-    const Var loss = cross_entropy(logits, labels, weights, 0);
-    const double value = loss.item();
-    ConfusionMatrix confusion(classes());
-    confusion.add(argmax(logits.value()), batch.masks, kUnjudged);
-    backward(loss);
-    const double norm = trainer_->update(step);
-    return {{"loss", value},
-            {"accuracy", confusion.pixel_accuracy()},
-            {"miou", confusion.mean_iou()},
-            {"grad_norm", norm},
-            {"lr", trainer_->learning_rate(step)}};
+    return learn(cross_entropy(logits, labels, weights, 0), step, [&] {
+      ConfusionMatrix confusion(classes());
+      confusion.add(argmax(logits.value()), batch.masks, kUnjudged);
+      return Scalars{{"accuracy", confusion.pixel_accuracy()}, {"miou", confusion.mean_iou()}};
+    });
   }
 
   std::vector<Picture> pictures(const Batch& test) override {

@@ -163,6 +163,24 @@ TEST_CASE("program: compare trains and judges systems, and repeats nothing") {
   check_fails(2, command + Words{"--resume", "--limit", "50"}, {run, "other options", "--run"});
 }
 
+TEST_CASE("program: compare's columns of dense tasks and neighbours hold what those runs found") {
+  const ScratchFolder folder;
+  const std::string run = folder / "compare", mage = run + "/seed1/mage";
+  run_well(compare_tiny(run) + Words{"--systems", "mage", "--tasks", "knn,segment,detect"});
+  const Json figures_of_mage = figures(run)[0]["rows"][0]["figures"];
+  const auto same = [&](const std::string& column, const std::string& where, const std::string& command,
+                        const std::string& name) {
+    INFO(column);
+    CHECK(figures_of_mage[column]["values"] == Json(figure_of_run(mage + where, command, name)));
+    CHECK(figures_of_mage[column]["values"].size() == 1);
+  };
+  same("knn_grid", "/predictor", "knn", "... grid"),
+      same("knn_mean", "/predictor", "knn", "... mean over patch tokens");
+  same("miou", "/task-segment", "test", "test mIoU");
+  same("ap", "/task-detect", "test", "test AP"), same("ap50", "/task-detect", "test", "test AP50");
+  same("ap75", "/task-detect", "test", "test AP75");
+}
+
 TEST_CASE("program: a sweep picks the rate of the least loss, and a budget in seconds is spent") {
   const ScratchFolder folder;
   const std::string run = folder / "run";
@@ -212,6 +230,23 @@ TEST_CASE("program: ablations stand on what the comparison in their folder has t
     different.insert(row["figures"]["fid"]["values"].dump());
   }
   CHECK(different.size() == 4);
+  // Each row trained with the one switch that its title names.
+  const std::map<std::string, std::string> switches = {{"addp-hard-targets", "objective.predicted_targets"},
+                                                       {"addp-no-reliable", "objective.reliable_tokens"},
+                                                       {"addp-hard-unreliable", "objective.soft_unreliable"}};
+  for (const auto& [variant, off] : switches) {
+    const std::string config = bytes_of(run + "/seed1/" + variant + "/addp/config.json");
+    for (const auto& [other, name] : switches)
+      CHECK_MESSAGE(contains(config, "\"" + name + "\": \"" + (name == off ? "false" : "true")), variant, " ", name);
+  }
+  const std::vector<std::string> titles = {"the method", "target: ", "no reliable tokens", "unreliable embedding"};
+  const std::vector<std::string> folders = {"addp", "addp-hard-targets", "addp-no-reliable", "addp-hard-unreliable"};
+  for (size_t i = 0; i < titles.size(); ++i) {
+    const Json& row = tables[0]["rows"][i];
+    CHECK(row["title"].get<std::string>().starts_with(titles[i]));
+    CHECK(row["figures"]["probe_mean"]["values"][0] ==
+          figure_of_run(run + "/seed1/" + folders[i] + "/addp", "probe", "... mean over patch tokens").at(0));
+  }
   REQUIRE(tables[1]["rows"].size() == 5);
   different.clear();
   for (const Json& row : tables[1]["rows"]) different.insert(row["figures"]["fid"]["values"].dump());
@@ -274,6 +309,8 @@ TEST_CASE("program: compare refuses what it cannot do, and leaves no folder behi
   check_fails(2, {"compare", "--run", run, "--budget", "steps:1"}, {"--budget", "no step"});
   check_fails(2, {"compare", "--run", run, "--labels", "0"}, {"--labels", "0"});
   check_fails(2, {"compare", "--run", run, "--set", "train_adp.steps=3"}, {"train_adp.steps"});
+  check_fails(3, {"compare", "--run", run, "--preset", "tiny", "--data", folder / "none"}, {folder / "none"});
+  check_fails(2, compare_tiny(run) + Words{"--features", folder / "none"}, {"--features", folder / "none"});
   CHECK(!fs::exists(run));
   check_fails(2, compare_tiny(tiny_pipeline().addp) + Words{"--resume"}, {tiny_pipeline().addp, "no jobs/"});
 }

@@ -151,6 +151,11 @@ TEST_CASE("program: compare trains and judges systems, and repeats nothing") {
   const std::string mage = run + "/seed1/mage/predictor";
   CHECK(table["rows"][0]["figures"]["probe_mean"]["values"][0] ==
         figure_of_run(mage, "probe", "... mean over patch tokens").at(0));
+  for (const std::string percent : {"10", "100"}) {
+    const std::string tuned = run + "/seed1/mage/task-finetune-" + percent;
+    CHECK(table["rows"][0]["figures"]["finetune_" + percent]["values"] ==
+          Json(figure_of_run(tuned, "test", "test accuracy")));
+  }
   CHECK(contains(bytes_of(run + "/compare.md"), "| MAGE |"));
   CHECK(contains(bytes_of(run + "/report.html"), "data:image/png;base64,"));
 

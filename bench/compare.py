@@ -2,8 +2,9 @@
 """The benchmark: our library beside PyTorch on the same work, in one run.
 
 Both sides are processes that prepare a case and then run it on request, turn and turn about, so that noise of the
-machine meets both. Before a case is timed, both sides' results are compared. For each case the peer is measured in every
-variant that may be its best (channels last or not, torch.compile or not) and the fastest counts.
+machine meets both, each after a pause in which the other's threads go to sleep. Before a case is timed, both sides'
+results are compared. For each case the peer is measured in every variant that may be its best (channels last or not,
+torch.compile or not) and the fastest counts.
     make bench                         all
     make bench BENCH="--only step"     cases whose name holds "step"; also --threads 1,2 --rounds 7 --no-compile
 Columns: our time, the peer's, their ratio (above 1: we are faster); GFLOP/s as a share of the peak that fused
@@ -21,6 +22,7 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+PAUSE = 0.03  # seconds before a sample: a team of threads that has worked spins for some 7 ms before it sleeps
 STEP_BATCH = {"demo": {"vqgan": 32, "vqgan_gan": 32, "predictor": 32, "addp": 32, "sample": 16, "probe": 1},
               "base": {"addp": 2, "sample": 1}}
 
@@ -129,6 +131,7 @@ def measure(case, ours, peers, args):
     times = {name: [] for name in sides}
     for _ in range(args.rounds):
         for name, side in sides.items():
+            time.sleep(PAUSE)
             times[name].append(side.ask(f"run {counts[name]}")[0])
     medians = {name: statistics.median(t) for name, t in times.items()}
     return medians.pop("ours"), medians, flops, moved

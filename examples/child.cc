@@ -6,9 +6,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -19,14 +20,15 @@ namespace addp {
 namespace {
 
 std::atomic<int> stop_signal{0};
-std::atomic<pid_t> child{0};
+std::array<std::atomic<pid_t>, kMostChildren> children{};  // 0: a free place
 
 void on_stop(int signal, siginfo_t* info, void*) {
   stop_signal = signal;
   const int saved_errno = errno;
-  const pid_t pid = child;
-  // From a terminal the whole process group has it already.
-  if (pid > 0 && info->si_code != SI_KERNEL) ::kill(pid, signal);
+  for (const pid_t pid : children) {
+    // From a terminal the whole process group has it already.
+    if (pid > 0 && info->si_code != SI_KERNEL) ::kill(pid, signal);
+  }
   errno = saved_errno;
 }
 
@@ -66,8 +68,9 @@ void install_forwarding_handlers() {
 
 int forwarded_stop() { return stop_signal; }
 
-ChildOutcome run_child(const std::vector<std::string>& arguments, const std::string& log, int keep_open) {
-  const auto begin = std::chrono::steady_clock::now();
+pid_t start_child(const std::vector<std::string>& arguments, const std::string& log, int keep_open) {
+  const auto place = std::find(children.begin(), children.end(), 0);
+  check(place != children.end(), "more than ", kMostChildren, " child processes at a time");
   std::vector<std::string> all = {"addp"};
   all.insert(all.end(), arguments.begin(), arguments.end());
   std::vector<char*> words;
@@ -83,17 +86,25 @@ ChildOutcome run_child(const std::vector<std::string>& arguments, const std::str
   const pid_t parent = ::getpid(), pid = ::fork();
   const int error = errno;
   if (pid == 0) become(words, parent, out, keep_open, before);
-  child = pid;
+  if (pid > 0) *place = pid;
   ::sigprocmask(SIG_SETMASK, &before, nullptr);
   ::close(out);
   check(pid > 0, "a child process cannot be made (", std::strerror(error), ")");
+  return pid;
+}
 
+ChildOutcome wait_for_child() {
   int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  // The child stays a zombie until its place is free: no signal can meet another process of the same id.
+  siginfo_t info = {};
+  while (::waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
   }
-  child = 0;
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), seconds};
+  const pid_t pid = info.si_pid;
+  const auto place = std::find(children.begin(), children.end(), pid);
+  if (place != children.end()) *place = 0;
+  check(pid > 0 && ::waitpid(pid, &status, 0) == pid, "waiting for a child process failed (", std::strerror(errno),
+        ")");
+  return {pid, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
 }
 
 }  // namespace addp

@@ -50,6 +50,12 @@ void check_labels(const std::vector<std::string>& labels) {
 const std::vector<SystemKind>& system_kinds() {
   static const std::vector<SystemKind> kinds = {
       {"addp", "ADDP", {"vqgan", "predictor", "addp"}, true, "its pixel encoder"},
+      {"predictor",
+       "ADDP's predictor",
+       {"vqgan", "predictor"},
+       true,
+       "MAGE as it teaches ADDP, with as many steps as ADDP's budget gives it",
+       "addp"},
       {"mage", "MAGE", {"vqgan", "predictor"}, true, "the token predictor alone, trained for the rest of the budget"},
       {"vit-vqgan", "ViT-VQGAN", {"vit-vqgan", "gpt"}, true, "causal transformer over codes; its middle layer"},
       {"igpt", "iGPT", {"igpt"}, true, "causal transformer over pixels; its middle layer"},
@@ -64,7 +70,8 @@ const std::vector<SystemKind>& system_kinds() {
        "ViT, untrained",
        {"vqgan", "predictor", "addp"},
        false,
-       "ADDP's encoder before training; fine-tuning, segmentation and detection from scratch"}};
+       "ADDP's encoder before training; fine-tuning, segmentation and detection from scratch",
+       "addp"}};
   return kinds;
 }
 
@@ -119,7 +126,7 @@ std::string Comparison::seed_folder(uint64_t seed) const { return concat_text(op
 
 std::string Comparison::stage_folder(uint64_t seed, const SystemKind& system, const std::string& stage) const {
   if (stage == "vqgan") return seed_folder(seed) + "/vqgan";
-  return seed_folder(seed) + "/" + (system.key == "random" ? "addp" : system.key) + "/" + stage;
+  return seed_folder(seed) + "/" + system.trained_by() + "/" + stage;
 }
 
 std::string Comparison::system_folder(uint64_t seed, const SystemKind& system) const {

@@ -16,7 +16,10 @@ struct SystemKind {
   std::string key, title;           // "mage", "MAGE"
   std::vector<std::string> stages;  // trained one after another; the last one's run is the system
   bool generates = false;
-  std::string note;  // what is behind the name, for the table
+  std::string note;   // what is behind the name, for the table
+  std::string owner = "";  // the system whose runs these are; empty: it trains its own
+
+  const std::string& trained_by() const { return owner.empty() ? key : owner; }
 };
 const std::vector<SystemKind>& system_kinds();
 const SystemKind& system_kind(const std::string& key);
@@ -54,9 +57,10 @@ struct Schedule {
   double rate_factor(const std::string& stage) const;
 };
 
-// Shares out the budget. ADDP's stages are in the preset's proportions. MAGE has ADDP's tokenizer and spends all the
-// rest on its transformer; the others' stages are in the preset's proportions. step_seconds: what a step of each stage
-// takes; empty for a budget in steps. Throws Error(usage) when a stage would get no step.
+// Shares out the budget. ADDP's stages are in the preset's proportions; its predictor alone has what it has there. MAGE
+// has ADDP's tokenizer and spends all the rest on its transformer; the others' stages are in the preset's proportions.
+// step_seconds: what a step of each stage takes; empty for a budget in steps. Throws Error(usage) when a stage would
+// get no step.
 Schedule share_out(const Comparison& comparison, const std::map<std::string, double>& step_seconds);
 
 // Commands, in order. Of the budget in seconds: a few steps of each stage; its results; of the sweep: each stage with

@@ -41,7 +41,7 @@ class JobList {
 
   std::string stage_job(const std::string& stage) const {
     if (stage == "vqgan") return seed_word() + ".vqgan";
-    return seed_word() + "." + (is_control() ? "addp" : system_->key) + "." + stage;
+    return seed_word() + "." + system_->trained_by() + "." + stage;
   }
 
   Subject subject() const {

@@ -37,18 +37,18 @@ void check_inputs(const Comparison& comparison) {
 bool run_all(const Comparison& comparison, JobRunner& runner, const MakeJobs& make_jobs, const WriteTables& write) {
   std::map<std::string, double> seconds;
   if (comparison.in_seconds) {
-    if (!runner.run(calibration_jobs(comparison))) return false;
+    if (!runner.run(calibration_jobs(comparison), 1)) return false;
     check(runner.failures().empty(), "without the time of a step there is no budget: ",
           runner.failures().empty() ? "" : runner.failures().front());
     seconds = measured_step_seconds(comparison);
   }
   Schedule schedule = share_out(comparison, seconds);
   if (comparison.options.sweep) {
-    if (!runner.run(sweep_jobs(comparison, schedule))) return false;
+    if (!runner.run(sweep_jobs(comparison, schedule), comparison.options.jobs)) return false;
     schedule.rate_factors = best_rate_factors(comparison);
   }
   const auto write_now = [&] { write(comparison, schedule, runner); };
-  const bool finished = runner.run(make_jobs(comparison, schedule), write_now);
+  const bool finished = runner.run(make_jobs(comparison, schedule), comparison.options.jobs, write_now);
   write_now();
   return finished;
 }
@@ -61,7 +61,7 @@ int run_comparison(const CompareOptions& options, const std::vector<std::string>
   const Comparison comparison(options);
   if (!comparison.in_seconds) share_out(comparison, {});  // refuses a small budget
   check_inputs(comparison);
-  JobRunner runner(options.run, shared_arguments(options.common), options.resume);
+  JobRunner runner(options.run, options.common, options.resume);
   install_forwarding_handlers();
   print_parameters(comparison);
   if (!run_all(comparison, runner, make_jobs, write)) {

@@ -91,9 +91,10 @@ Schedule share_out(const Comparison& comparison, const std::map<std::string, dou
   };
   for (const SystemKind& system : comparison.systems) {
     std::map<std::string, int64_t>& steps = schedule.steps[system.key];
-    steps = in_proportion(system.key == "mage" ? system_kind("addp").stages : system.stages, comparison.budget);
+    const bool is_part = system.key == "mage" || system.key == "predictor";
+    steps = in_proportion(is_part ? system_kind("addp").stages : system.stages, comparison.budget);
+    if (is_part) steps.erase("addp");
     if (system.key == "mage") {
-      steps.erase("addp");
       const double left = comparison.budget - static_cast<double>(steps["vqgan"]) * unit("vqgan");
       steps["predictor"] = std::llround(left / unit("predictor"));
     }

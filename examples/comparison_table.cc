@@ -166,7 +166,8 @@ std::vector<std::string> common_notes(const Comparison& comparison) {
   for (const std::string& text : o.config.set) set += " --set " + text;
   return {concat_text("data ", o.data.data, ", preset ", o.config.preset, set, "; seeds ", seeds, "; budget ",
                       comparison.budget, comparison.in_seconds ? " seconds" : " steps",
-                      " of training for all stages of a system; ", num_threads(), " threads of ", processor(), "."),
+                      " of training for all stages of a system; ", num_threads(), " threads of ", processor(),
+                      o.jobs > 1 ? concat_text(", shared by ", o.jobs, " jobs") : "", "."),
           "Mean ± standard deviation of a sample over the seeds. Training seconds are those of the steps alone."};
 }
 
@@ -185,7 +186,7 @@ Table comparison_table(const Comparison& comparison, const Schedule& schedule, c
         1e6;
     row.values["network"] = {network}, row.values["all"] = {is_control ? network : all};
     for (const uint64_t seed : comparison.seeds()) {
-      const std::string last = concat_text("seed", seed, ".", system.key, ".", system.stages.back());
+      const std::string last = concat_text("seed", seed, ".", system.trained_by(), ".", system.stages.back());
       if (!is_control && runner.is_done(last))
         row.values["seconds"].push_back(seconds_of_system(comparison, seed, system));
       read_system(comparison, seed, system, runner, row);

@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "examples/child.h"
 #include "examples/progress.h"
 #include "tensor/files.h"
+#include "tensor/parallel.h"
 
 namespace addp {
 
@@ -45,16 +45,17 @@ std::string last_error(const std::string& log) {
 
 }  // namespace
 
-std::vector<std::string> shared_arguments(const CommonOptions& options) {
+std::vector<std::string> shared_arguments(const CommonOptions& options, int at_a_time) {
   std::vector<std::string> words;
-  if (options.threads > 0) words = {"--threads", std::to_string(options.threads)};
+  if (at_a_time > 1) words = {"--threads", std::to_string(std::max(1, num_threads() / at_a_time))};
+  else if (options.threads > 0) words = {"--threads", std::to_string(options.threads)};
   if (options.device != "cpu") words.insert(words.end(), {"--device", options.device});
   if (options.matmul != "f32") words.insert(words.end(), {"--matmul", options.matmul});
   return words;
 }
 
-JobRunner::JobRunner(const std::string& folder, std::vector<std::string> shared, bool resume)
-    : folder_(folder), shared_(std::move(shared)) {
+JobRunner::JobRunner(const std::string& folder, const CommonOptions& common, bool resume)
+    : folder_(folder), common_(common) {
   while (folder_.size() > 1 && folder_.back() == '/') folder_.pop_back();
   check_as(ErrorKind::usage, !folder_.empty(), "--run: a folder was expected");
   check_as(ErrorKind::usage, !fs::exists(folder_) || fs::is_directory(folder_), folder_,
@@ -100,7 +101,7 @@ bool JobRunner::is_done(const std::string& name) const {
 }
 
 // From jobs of the same kind that are done; before there is one, from the guesses, corrected by how wrong they were.
-double JobRunner::seconds_left(const std::vector<Job>& jobs, size_t from) const {
+double JobRunner::seconds_left(const std::vector<Job>& jobs) const {
   std::map<std::string, std::pair<double, int>> kinds;
   double spent = 0, guessed = 0, left = 0;
   for (const Job& job : jobs) {
@@ -109,45 +110,48 @@ double JobRunner::seconds_left(const std::vector<Job>& jobs, size_t from) const 
     kinds[job.kind].first += seconds, ++kinds[job.kind].second;
     spent += seconds, guessed += job.cost;
   }
-  for (size_t i = from; i < jobs.size(); ++i) {
-    if (is_done(jobs[i].name)) continue;
-    const auto known = kinds.find(jobs[i].kind);
+  for (const Job& job : jobs) {
+    if (is_done(job.name)) continue;
+    const auto known = kinds.find(job.kind);
     left += known != kinds.end() ? known->second.first / known->second.second
-                                 : jobs[i].cost * (guessed > 0 ? spent / guessed : 1);
+                                 : job.cost * (guessed > 0 ? spent / guessed : 1);
   }
   return left;
 }
 
 void JobRunner::fail_job(const Job& job, int code, const std::string& why) {
   failures_.push_back(job.title + ": " + why);
-  std::fprintf(stderr, "        failed: %s\n", why.c_str());
+  std::fprintf(stderr, "        failed: %s: %s\n", job.title.c_str(), why.c_str());
   if (exit_code_ == 0) exit_code_ = code;
 }
 
-// Returns false when it was stopped.
-bool JobRunner::run_job(const Job& job) {
+void JobRunner::start(const Job& job, int at_a_time) {
   for (const std::string& needed : job.needs) {
     if (is_done(needed)) continue;
     fail_job(job, 1, "left out, it needs " + needed);
-    return true;
+    return;
   }
-  Record& record = records_[job.name];
   std::vector<std::string> arguments = job.arguments;
-  arguments.insert(arguments.end(), shared_.begin(), shared_.end());
-  const std::string log = file(job.name, ".txt");
-  const ChildOutcome outcome = run_child(arguments, log, lock_->descriptor());
-  record.seconds += outcome.seconds;
+  for (const std::string& word : shared_arguments(common_, at_a_time)) arguments.push_back(word);
+  const auto begin = std::chrono::steady_clock::now();
+  running_[start_child(arguments, file(job.name, ".txt"), lock_->descriptor())] = {&job, begin};
+}
+
+void JobRunner::finish(const ChildOutcome& outcome) {
+  const Running running = running_.at(outcome.pid);
+  running_.erase(outcome.pid);
+  const Job& job = *running.job;
+  Record& record = records_[job.name];
+  record.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - running.begin).count();
   record.arguments = job.arguments;
   record.done = outcome.code == 0;
   write_record(job, record);
-  if (record.done) return true;
-  if (forwarded_stop() != 0) return false;
-  const std::string said = last_error(log);
+  if (record.done || forwarded_stop() != 0) return;
+  const std::string log = file(job.name, ".txt"), said = last_error(log);
   fail_job(job, outcome.code, concat_text("exit code ", outcome.code, said.empty() ? "" : ", ", said, " (", log, ")"));
-  return true;
 }
 
-bool JobRunner::run(const std::vector<Job>& jobs, const std::function<void()>& after) {
+void JobRunner::read_records(const std::vector<Job>& jobs) {
   for (const Job& job : jobs) {
     const Record record = read_record(job);
     check_as(ErrorKind::usage, !record.done || record.arguments == job.arguments, folder_, ": '", job.name,
@@ -155,16 +159,39 @@ bool JobRunner::run(const std::vector<Job>& jobs, const std::function<void()>& a
              "); repeat the options it was started with, or use another --run");
     records_[job.name] = record;
   }
-  for (size_t i = 0; i < jobs.size(); ++i) {
-    if (is_done(jobs[i].name)) continue;
-    if (forwarded_stop() != 0) return false;
-    std::fprintf(stderr, "[%*zu/%zu] %s   (left in all: about %s)\n",
-                 static_cast<int>(std::to_string(jobs.size()).size()), i + 1, jobs.size(), jobs[i].title.c_str(),
-                 format_duration(seconds_left(jobs, i)).c_str());
-    if (!run_job(jobs[i])) return false;
+}
+
+// Whether all that the job needs has ended, well or not.
+bool JobRunner::is_ready(const Job& job, const std::vector<const Job*>& waiting) const {
+  return std::none_of(job.needs.begin(), job.needs.end(), [&](const std::string& needed) {
+    return std::any_of(waiting.begin(), waiting.end(), [&](const Job* other) { return other->name == needed; }) ||
+           std::any_of(running_.begin(), running_.end(), [&](const auto& r) { return r.second.job->name == needed; });
+  });
+}
+
+bool JobRunner::run(const std::vector<Job>& jobs, int at_a_time, const std::function<void()>& after) {
+  read_records(jobs);
+  std::vector<const Job*> waiting;
+  for (const Job& job : jobs) {
+    if (!is_done(job.name)) waiting.push_back(&job);
+  }
+  const int digits = static_cast<int>(std::to_string(jobs.size()).size());
+  for (;;) {
+    while (forwarded_stop() == 0 && running_.size() < static_cast<size_t>(at_a_time)) {
+      const auto next =
+          std::find_if(waiting.begin(), waiting.end(), [&](const Job* j) { return is_ready(*j, waiting); });
+      if (next == waiting.end()) break;
+      const Job& job = **next;
+      waiting.erase(next);
+      std::fprintf(stderr, "[%*zd/%zu] %s   (left in all: about %s)\n", digits, &job - jobs.data() + 1, jobs.size(),
+                   job.title.c_str(), format_duration(seconds_left(jobs) / at_a_time).c_str());
+      start(job, at_a_time);
+    }
+    if (running_.empty()) break;
+    finish(wait_for_child());
     if (after) after();
   }
-  return true;
+  return forwarded_stop() == 0 || std::all_of(jobs.begin(), jobs.end(), [&](const Job& j) { return is_done(j.name); });
 }
 
 }  // namespace addp

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "examples/child.h"
 #include "examples/cmd_ablate.h"
 #include "examples/cmd_compare.h"
 #include "examples/cmd_data_check.h"
@@ -185,6 +186,9 @@ void add_comparison(CLI::App* app, CompareOptions& o) {
   app->add_option("--seeds", o.seeds, "repetitions, with --seed and those after it")
       ->check(CLI::Range(1, 100))
       ->capture_default_str();
+  app->add_option("--jobs", o.jobs, "jobs at a time, which share the threads: several small ones use cores better")
+      ->check(CLI::Range(1, kMostChildren))
+      ->capture_default_str();
   app->add_option("--budget", o.budget,
                   "steps:N or seconds:N of training, for all stages of a system together; default: the preset's steps "
                   "for the three stages of ADDP");
@@ -206,7 +210,8 @@ void add_compare(CLI::App& app, CompareOptions& o) {
   CLI::App* compare =
       app.add_subcommand("compare", "train ADDP and its neighbours with one budget, judge all, write one table");
   add_comparison(compare, o);
-  compare->add_option("--systems", o.systems, "addp, mage, vit-vqgan, igpt, supervised, random; default: all")
+  compare
+      ->add_option("--systems", o.systems, "addp, predictor, mage, vit-vqgan, igpt, supervised, random; default: all")
       ->delimiter(',');
   compare->add_option("--tasks", o.tasks, "probe, knn, finetune, segment, detect, sample, fid; default: all")
       ->delimiter(',');

@@ -1,12 +1,13 @@
 // The team of worker threads, woken for each parallel_for. A thread first takes the tasks of its own share, a
 // contiguous range, and then helps the others: so from one kernel to the next the same part of a tensor stays in the
-// same core's cache, and nobody waits for a slow core.
+// same core's cache, and nobody waits for a slow core. No lock is taken from call to call: waiting threads watch a
+// counter, and sleep on it after a while.
 #include "tensor/parallel.h"
 
+#include <sched.h>
 #include <xmmintrin.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <memory>
@@ -29,18 +30,14 @@ class Team {
   explicit Team(int threads) {
     flush_denormals();
     shares_ = std::vector<Share>(static_cast<size_t>(threads));
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(static_cast<size_t>(i)); });
     // Waking a sleeping thread costs more than a small kernel; spinning pays only with a core for every thread.
     spin_ = threads <= static_cast<int>(std::thread::hardware_concurrency()) ? 4000 : 0;
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(static_cast<size_t>(i)); });
   }
 
   ~Team() {
-    {
-      std::lock_guard lock(mutex_);
-      stop_ = true;
-      generation_.fetch_add(1);
-    }
-    wake_.notify_all();
+    stop_ = true;
+    start();
     for (std::thread& worker : workers_) worker.join();
   }
 
@@ -48,24 +45,19 @@ class Team {
 
   void run(int64_t tasks, void (*call)(void*, int64_t), void* context) {
     std::lock_guard only_one(run_mutex_);
-    {
-      std::lock_guard lock(mutex_);
-      const int64_t n = size();
-      for (int64_t i = 0; i < n; ++i) {
-        shares_[static_cast<size_t>(i)].end = tasks * (i + 1) / n;
-        shares_[static_cast<size_t>(i)].next.store(tasks * i / n, std::memory_order_relaxed);
-      }
-      call_ = call;
-      context_ = context;
-      error_ = nullptr;
-      busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-      generation_.fetch_add(1, std::memory_order_release);
+    const int64_t n = size();
+    for (int64_t i = 0; i < n; ++i) {
+      shares_[static_cast<size_t>(i)].end = tasks * (i + 1) / n;
+      shares_[static_cast<size_t>(i)].next.store(tasks * i / n, std::memory_order_relaxed);
     }
-    wake_.notify_all();
+    call_ = call;
+    context_ = context;
+    error_ = nullptr;
+    busy_.store(static_cast<uint32_t>(workers_.size()), std::memory_order_relaxed);
+    shares_[0].core.store(sched_getcpu(), std::memory_order_relaxed);
+    start();
     take_tasks(0);
-    for (int i = 0; i < spin_ && busy_.load(std::memory_order_acquire) != 0; ++i) _mm_pause();
-    std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
+    for (uint32_t busy; (busy = spin_while(busy_, [](uint32_t b) { return b != 0; })) != 0;) busy_.wait(busy);
     if (error_) std::rethrow_exception(error_);
   }
 
@@ -76,6 +68,7 @@ class Team {
     Share(const Share&) {}
     std::atomic<int64_t> next{0};
     int64_t end = 0;
+    std::atomic<int> core{-1};  // where the thread was last seen
   };
 
   void take_tasks(size_t self) {
@@ -86,7 +79,7 @@ class Team {
         try {
           call_(context_, task);
         } catch (...) {
-          std::lock_guard lock(mutex_);
+          std::lock_guard lock(error_mutex_);
           if (!error_) error_ = std::current_exception();
           for (Share& other : shares_) other.next.store(other.end, std::memory_order_relaxed);
         }
@@ -95,31 +88,63 @@ class Team {
     inside_task = false;
   }
 
+  // Lets the workers go: each reads what was written before.
+  void start() {
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+  }
+
+  // The value, once the condition no longer holds for it or we have waited long enough to sleep.
+  template <class Condition>
+  uint32_t spin_while(const std::atomic<uint32_t>& value, Condition&& condition) const {
+    uint32_t now = value.load(std::memory_order_acquire);
+    for (int i = 0; i < spin_ && condition(now); ++i) {
+      _mm_pause();
+      now = value.load(std::memory_order_acquire);
+    }
+    return now;
+  }
+
+  // A thread that slept is woken on any core, often on that of the thread that woke it, where each would then wait for
+  // the other until the scheduler looks at them again, ten milliseconds later: it moves to a core without one of us.
+  void avoid_shared_core(size_t self) {
+    const int here = sched_getcpu();
+    cpu_set_t allowed, free;
+    if (spin_ == 0 || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    free = allowed;
+    bool shared = false;
+    for (size_t i = 0; i < shares_.size(); ++i) {
+      const int other = i == self ? -1 : shares_[i].core.load(std::memory_order_relaxed);
+      if (other < 0) continue;
+      shared = shared || other == here;
+      CPU_CLR(other, &free);
+    }
+    if (shared && CPU_COUNT(&free) > 0) {
+      sched_setaffinity(0, sizeof free, &free);
+      sched_setaffinity(0, sizeof allowed, &allowed);
+    }
+    shares_[self].core.store(sched_getcpu(), std::memory_order_relaxed);
+  }
+
   void work(size_t self) {
     flush_denormals();
-    uint64_t seen = 0;
-    while (true) {
-      for (int i = 0; i < spin_ && generation_.load(std::memory_order_acquire) == seen; ++i) _mm_pause();
-      {
-        std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
-        seen = generation_.load(std::memory_order_acquire);
-        if (stop_) return;
+    for (uint32_t seen = 0;;) {
+      while (spin_while(generation_, [=](uint32_t g) { return g == seen; }) == seen) {
+        generation_.wait(seen);
+        avoid_shared_core(self);
       }
+      ++seen;
+      if (stop_) return;
       take_tasks(self);
-      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        std::lock_guard lock(mutex_);
-        done_.notify_one();
-      }
+      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
     }
   }
 
   std::vector<Share> shares_;
   std::vector<std::thread> workers_;
-  std::mutex run_mutex_, mutex_;
-  std::condition_variable wake_, done_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int> busy_{0};
+  std::mutex run_mutex_, error_mutex_;
+  alignas(64) std::atomic<uint32_t> generation_{0};  // kernel calls so far
+  alignas(64) std::atomic<uint32_t> busy_{0};        // workers not yet done with the present one
   void (*call_)(void*, int64_t) = nullptr;
   void* context_ = nullptr;
   std::exception_ptr error_;

@@ -1,10 +1,14 @@
 // tensor/ and autograd/: shapes, memory, threads, random numbers, the graph.
 #include <doctest/doctest.h>
 
+#include <sched.h>
+
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <set>
+#include <thread>
 
 #include "autograd/ops.h"
 #include "tensor/allocator.h"
@@ -102,6 +106,33 @@ TEST_CASE("parallel_for: every task once, nested calls, exceptions") {
   }
   set_num_threads(before);
   CHECK_THROWS_AS(set_num_threads(0), Error);
+}
+
+TEST_CASE("parallel_for: short calls after long pauses, from several threads") {
+  const int before = num_threads();
+  cpu_set_t cores;
+  sched_getaffinity(0, sizeof cores, &cores);
+  for (int threads : {2, 3}) {
+    set_num_threads(threads);
+    std::atomic<int> sum{0}, confined{0};
+    const auto work = [&](int calls) {
+      for (int i = 0; i < calls; ++i) {
+        if (i % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the team falls asleep
+        parallel_for(4, [&](int64_t task) {
+          sum += static_cast<int>(task);
+          cpu_set_t own;
+          sched_getaffinity(0, sizeof own, &own);
+          if (!CPU_EQUAL(&own, &cores)) ++confined;  // the team's threads are not bound to cores
+        });
+      }
+    };
+    std::thread other(work, 400);
+    work(400);
+    other.join();
+    CHECK(sum == 800 * 6);
+    CHECK(confined == 0);
+  }
+  set_num_threads(before);
 }
 
 TEST_CASE("philox: the published test vectors") {

@@ -1,18 +1,17 @@
-// Convolution of [B, C, H, W] images as products of small packed blocks; the matrix of all patches never exists.
+// Convolution of [B, C, H, W] images as products of small blocks; the matrix of all patches never exists.
 //   forward           y[co, pixel] = sum over (ci, ky, kx) of weight * patch: one task per image and block of output
-//                     rows, which copies its zero-padded input rows and packs one panel of patches at a time.
+//                     rows, which copies its zero-padded input rows. The register tile reads the vectors of a patch in
+//                     that copy; where rows are shorter than a vector, they are packed into a panel first.
 //   gradient of data  each of the stride x stride phases of dx is a stride-1 convolution of dy with the flipped weights
-//                     of those taps that reach it; with stride 1 there is one phase with all taps.
-//   of weights        per image, or band of its rows where images are few, dy and x are transposed to channels-last; a
-//                     shifted view of x is then a packed operand as it stands. A fixed number of partial sums over
-//                     images and bands are added in order.
-// 3x3 convolutions of stride 1 with many channels go to cpu_winograd.cc instead.
+//                     of those taps that reach it. A task computes all of them and interleaves the results.
+// 3x3 convolutions of stride 1 with many channels go to cpu_winograd.cc instead; gradients of weights are in
+// cpu_conv_weight.cc.
 #include <algorithm>
-#include <array>
-#include <numeric>
+#include <span>
 #include <vector>
 
 #include "tensor/cpu_padded_images.h"
+#include "tensor/cpu_pairs.h"
 #include "tensor/cpu_tile.h"
 #include "tensor/cpu_winograd.h"
 #include "tensor/dispatch.h"
@@ -24,283 +23,292 @@ namespace {
 using cpu::ceil_div;
 using cpu::kPanelCols;
 using cpu::kPanelRows;
+using cpu::kPanelVectors;
 using cpu::kRegisterLanes;
+using cpu::kStripRows;
+using cpu::kStripVectors;
 using cpu::kTileRows;
 using cpu::PaddedImages;
 using cpu::Part;
+using cpu::pointwise;
 
-constexpr int64_t kBlockPixels = 256;                  // of the output, per task of the forward pass, at most
-constexpr int64_t kTasks = 8;                          // of the forward pass, where there are pixels enough
-constexpr int64_t kMinPartials = 4, kMaxPartials = 8;  // of the gradient of the weights ...
-constexpr int64_t kPartialsSize = 1 << 19;             // ... and how many elements they have together, about
-constexpr int64_t kPixelsPerProduct = 256;             // of the gradient of the weights, at least where it can be
-
-// Weights as a matrix [rows, channels * taps], packed tile by tile. at(t) is tile t.
+constexpr int64_t kBlockPixels = 256;       // of the output, per task, at most ...
+constexpr int64_t kFlatBlockPixels = 1024;  // ... and where there are kStripRows channels or fewer
+constexpr int64_t kTasks = 8;               // where there are pixels enough
+constexpr int64_t kPanelsSize = 1 << 16;    // elements that a task packs together, about
 template <class T>
-struct PackedWeight {
-  T* data;
-  int64_t rows, K, tiles;
+constexpr int64_t kStripCols = std::max<int64_t>(kPanelCols<T>, kStripVectors* kRegisterLanes<T>);
 
-  PackedWeight(int64_t rows, int64_t channels, int64_t taps)
-      : rows(rows), K(channels * taps), tiles(ceil_div(rows, kTileRows)) {
-    data = cpu::scratch<T>(cpu::Slot::shared, tiles * K * kPanelRows<T>);
-  }
-  Part tile(int64_t t) const { return Part(rows, tiles, t); }
-  T* at(int64_t t) const { return data + t * K * kPanelRows<T>; }
-
-  // Element (i, channel, tap) is weight[i * row_step + channel * channel_step + tap_offset[tap]].
-  void pack(const T* weight, int64_t row_step, int64_t channel_step, const std::vector<int64_t>& tap_offset) const {
-    const int64_t taps = static_cast<int64_t>(tap_offset.size());
-    parallel_for(tiles, [&](int64_t t) {
-      const Part part = tile(t);
-      const T* from = weight + part.begin * row_step;
-      T* to = at(t);
-      for (int64_t k = 0; k < K; k += taps, from += channel_step) {
-        for (int64_t tap = 0; tap < taps; ++tap, to += kPanelRows<T>) {
-          for (int64_t i = 0; i < part.size; ++i) to[i] = from[i * row_step + tap_offset[tap]];
-        }
-      }
-    });
-  }
+// Where in the padded input a tap reads, relative to its pixel, and its place in the kernel.
+struct Tap {
+  int64_t y, x, weight;
 };
 
-// A run of output pixels in one row: where its first one's patch starts in the image, and its column in the panel.
+// The taps of a convolution, and its weights as a matrix [rows, channels * taps], packed tile by tile.
+template <class T>
+struct Filter {
+  std::vector<Tap> taps;
+  T* packed = nullptr;
+};
+
+// Consecutive pixels of an output row: where the first one's patch starts in the padded input, and its column in the
+// strip.
 struct Run {
-  int64_t from, to;
+  int64_t from, to, size, image, row, column;
 };
 
-// The patches of `pixels` consecutive output pixels as a panel [Ci * kh * kw, kPanelCols]. Each run is copied in whole
-// vectors; the excess is overwritten by the next run or, at the end of a row of the panel, by the next row. So panel
-// and image need kPanelCols elements of slack behind them.
-template <class T, int vectors>
-void pack_runs(T* panel, const PaddedImages<T>& image, const ConvShape& s, const Run* runs, int64_t count) {
-  for (int64_t c = 0; c < s.Ci; ++c) {
-    for (int64_t ky = 0; ky < s.kh; ++ky) {
-      const T* row = image.data + c * image.channel_size() + ky * image.row_size;
-      for (int64_t kx = 0; kx < s.kw; ++kx, panel += kPanelCols<T>) {
-        const T* from = row + (image.phases == 1 ? kx : image.place(kx));
-        for (int64_t r = 0; r < count; ++r) {
-#pragma GCC unroll 4
-          for (int v = 0; v < vectors; ++v) {
-            const int64_t j = v * kRegisterLanes<T>;
-            cpu::store_register(panel + runs[r].to + j, cpu::load_register(from + runs[r].from + j));
-          }
-        }
-      }
-    }
-  }
-}
-
-// `pixel` counts from the first output row of the first image on; each image has `rows` of them.
-template <class T>
-void pack_patches(T* panel, const PaddedImages<T>& image, const ConvShape& s, int64_t rows, int64_t pixel,
-                  int64_t pixels) {
-  Run runs[kPanelCols<T>];
-  int64_t count = 0, longest = 0;
-  for (int64_t done = 0; done < pixels;) {
-    const int64_t row = (pixel + done) / s.Wo, column = (pixel + done) % s.Wo;
-    const int64_t size = std::min(pixels - done, s.Wo - column);
-    runs[count++] = {(row / rows * image.height + row % rows * s.stride) * image.row_size + column, done};
-    longest = std::max(longest, size);
-    done += size;
-  }
-  static constexpr auto pack = []<size_t... V>(std::index_sequence<V...>) {
-    return std::array{&pack_runs<T, static_cast<int>(V) + 1>...};
-  }
-  (std::make_index_sequence<cpu::kPanelVectors>());
-  pack[ceil_div(longest, kRegisterLanes<T>) - 1](panel, image, s, runs, count);
-}
-
-// Where output pixel (row, column) lies in a plane of the result: first + (row * width + column) * step.
-struct Grid {
-  int64_t plane, width, step, first;
+// What a register tile computes: up to kStripCols pixels.
+struct Strip {
+  std::vector<Run> runs;
+  int64_t cols = 0;
 };
 
-// Whether the patches are the pixels of the input as it lies.
-bool pointwise(const ConvShape& s) {
-  return s.kh == 1 && s.kw == 1 && s.stride == 1 && s.pad_top == 0 && s.pad_left == 0 && s.Ho == s.Hi && s.Wo == s.Wi;
-}
-
-// What a task of `convolve` computes: some rows of one image, or some whole images where they are small.
+// What a task computes: some rows of one image, or some whole images where they are small.
 struct Block {
   Part images, rows;
-
-  // The place in the result, channel 0, of each of `count` pixels from `pixel` on. Returns whether they are adjacent.
-  bool places(int64_t* place, int64_t pixel, int64_t count, const ConvShape& s, const Grid& grid) const {
-    int64_t row = pixel / s.Wo, column = pixel % s.Wo;
-    for (int64_t j = 0; j < count; ++j, ++column) {
-      if (column == s.Wo) column = 0, ++row;
-      const int64_t image = images.begin + row / rows.size, y = rows.begin + row % rows.size;
-      place[j] = image * s.Co * grid.plane + grid.first + (y * grid.width + column) * grid.step;
-    }
-    return grid.step == 1 && pixel / (rows.size * s.Wo) == (pixel + count - 1) / (rows.size * s.Wo);
-  }
 };
 
+// And what it reads and writes.
 template <class T>
-void convolve_block(T* y, const T* x, const PackedWeight<T>& weight, const T* bias, const ConvShape& s,
-                    const Grid& grid, const Block& block) {
-  PaddedImages<T> image(block.images.size, (block.rows.size - 1) * s.stride + s.kh, (s.Wo - 1) * s.stride + s.kw,
-                        s.stride);
-  T* panel =
-      cpu::scratch<T>(cpu::Slot::task, (weight.K + 1 + kTileRows + 1) * kPanelCols<T> + s.Ci * image.channel_size());
-  T* tile = panel + (weight.K + 1) * kPanelCols<T>;
-  image.data = tile + kTileRows * kPanelCols<T>;
-  const bool as_it_lies = pointwise(s) && block.images.size == 1;
-  for (int64_t i = 0; i < block.images.size && !as_it_lies; ++i) {
-    image.fill(i, x + (block.images.begin + i) * s.Ci * s.Hi * s.Wi, s, block.rows.begin * s.stride - s.pad_top);
+struct Buffers {
+  T* y;
+  const T *x, *bias;                          // x: of the first pixel; packed or padded
+  std::vector<std::vector<int64_t>> offsets;  // of each filter's steps from there
+  T *tile, *panels;                           // [h, kTileRows, kStripCols], [strip, h, panel_size]
+  int64_t panel_size, together;               // strips that are packed together
+};
+
+// A convolution, or `step` x `step` of them over the same input whose results, interleaved, are an H x W plane:
+// position (i, j) gives the outputs (i * step + v, j * step + h).
+template <class T>
+struct Convolution {
+  ConvShape s;         // walk over the input: stride, padding, the kernels' extent; Ho x Wo positions
+  int64_t step, H, W;  // of the output
+  std::vector<Filter<T>> filters = std::vector<Filter<T>>(step * step);  // [v, h]
+
+  static constexpr int64_t n = kRegisterLanes<T>, tile_size = kTileRows * kStripCols<T>;
+  int64_t tiles = ceil_div(s.Co, kTileRows);
+  bool as_it_lies = pointwise(s);
+  // Whether patches are read in vectors of a row. The last one starts early enough to be full: not too often, please.
+  bool in_place = !as_it_lies && s.Wo >= n && 8 * ceil_div(s.Wo, n) * n <= 9 * s.Wo;
+  int64_t strip_vectors = in_place && s.Co <= kStripRows ? kStripVectors : kPanelVectors;
+
+  int64_t steps(const Filter<T>& f) const { return s.Ci * static_cast<int64_t>(f.taps.size()); }
+
+  // Entry (co, ci, tap) of a filter is weight[co * row_step + ci * channel_step + tap.weight].
+  void pack(const T* weight, int64_t row_step, int64_t channel_step) {
+    int64_t size = 0;
+    for (const Filter<T>& f : filters) size += tiles * steps(f) * kPanelRows<T>;
+    T* to = cpu::scratch<T>(cpu::Slot::shared, size);
+    for (Filter<T>& f : filters) {
+      f.packed = to;
+      to += tiles * steps(f) * kPanelRows<T>;
+    }
+    parallel_for(static_cast<int64_t>(filters.size()) * tiles, [&](int64_t task) {
+      const Part rows(s.Co, tiles, task % tiles);
+      pack_tile(filters[task / tiles], task % tiles, rows.size, weight + rows.begin * row_step, row_step, channel_step);
+    });
   }
-  const int64_t pixels = block.images.size * block.rows.size * s.Wo;
-  for (int64_t p = 0; p < pixels; p += kPanelCols<T>) {
-    const int64_t n = std::min<int64_t>(kPanelCols<T>, pixels - p);
+
+  void pack_tile(const Filter<T>& f, int64_t t, int64_t rows, const T* from, int64_t row_step,
+                 int64_t channel_step) const {
+    T* to = f.packed + t * steps(f) * kPanelRows<T>;
+    const int64_t taps = static_cast<int64_t>(f.taps.size());
+    const bool in_order = taps > 0 && f.taps.front().weight == 0 && f.taps.back().weight == taps - 1;
+    if (in_order && channel_step == taps) {
+      return cpu::transpose<true>(to, kPanelRows<T>, from, row_step, rows, s.Ci * taps);
+    }
+    if (row_step == taps && taps == 1) return cpu::copy_rows(to, kPanelRows<T>, from, channel_step, s.Ci, rows);
+    for (int64_t c = 0; c < s.Ci; ++c, from += channel_step) {
+      for (const Tap& tap : f.taps) {
+        for (int64_t i = 0; i < rows; ++i) to[i] = from[i * row_step + tap.weight];
+        to += kPanelRows<T>;
+      }
+    }
+  }
+
+  void run(T* y, const T* x, const T* bias) const {
+    const int64_t pixels = s.Ho * s.Wo;
+    const int64_t block = std::min(s.Co <= kStripRows ? kFlatBlockPixels : kBlockPixels, s.B * pixels / kTasks);
+    const int64_t together = as_it_lies ? 1 : std::clamp<int64_t>(block / pixels, 1, s.B);
+    const int64_t groups = ceil_div(s.B, together);                                    // of images
+    const int64_t bands = ceil_div(s.Ho, std::clamp<int64_t>(block / s.Wo, 1, s.Ho));  // of rows; 1 for groups
+    parallel_for(groups * bands, [&](int64_t task) {
+      run_block(y, x, bias, Block{Part(s.B, groups, task / bands), Part(s.Ho, bands, task % bands)});
+    });
+  }
+
+  void run_block(T* y, const T* x, const T* bias, const Block& block) const {
+    PaddedImages<T> image(block.images.size, (block.rows.size - 1) * s.stride + s.kh, (s.Wo - 1) * s.stride + s.kw,
+                          s.stride);
+    const std::vector<Strip> strips = strips_of(block, image);
+    Buffers<T> b{y, x + block.images.begin * s.Ci * s.Hi * s.Wi, bias, {}, nullptr, nullptr, 0, 0};
+    int64_t longest = 0;
+    for (const Filter<T>& f : filters) {
+      b.offsets.push_back(offsets_of(f, image));
+      longest = std::max(longest, steps(f));
+    }
+    if (!in_place) b.panel_size = (longest + 1) * kPanelCols<T>;
+    b.together = in_place ? block.images.size * block.rows.size * s.Wo
+                          : std::clamp<int64_t>(kPanelsSize / b.panel_size / step, 1, strips.size());
+    const int64_t panels_size = in_place ? 0 : b.together * step * b.panel_size;
+    b.tile =
+        cpu::scratch<T>(cpu::Slot::task, step * tile_size + panels_size + s.Ci * image.channel_size() + kPanelCols<T>);
+    b.panels = b.tile + step * tile_size;
+    image.data = b.panels + panels_size;
     if (as_it_lies) {
-      const T* from = x + block.images.begin * s.Ci * s.Hi * s.Wi + block.rows.begin * s.Wi + p;
-      cpu::copy_rows(panel, kPanelCols<T>, from, s.Hi * s.Wi, s.Ci, n);
+      b.x += block.rows.begin * s.Wi;
     } else {
-      pack_patches(panel, image, s, block.rows.size, p, n);
+      for (int64_t i = 0; i < block.images.size; ++i) {
+        image.fill(i, b.x + i * s.Ci * s.Hi * s.Wi, s, block.rows.begin * s.stride - s.pad_top);
+      }
+      b.x = image.data;
     }
-    int64_t place[kPanelCols<T>];
-    const bool adjacent = block.places(place, p, n, s, grid);
-    for (int64_t t = 0; t < weight.tiles; ++t) {
-      const Part co = weight.tile(t);
-      T* to = adjacent ? y + place[0] + co.begin * grid.plane : tile;
-      const int64_t to_step = adjacent ? grid.plane : kPanelCols<T>;
-      for (int64_t i = 0; bias != nullptr && i < co.size; ++i) std::fill_n(to + i * to_step, n, bias[co.begin + i]);
-      cpu::multiply_tile(to, to_step, weight.at(t), {weight.K, kPanelRows<T>}, panel, co.size, n, bias != nullptr);
-      for (int64_t i = 0; !adjacent && i < co.size; ++i) {
-        for (int64_t j = 0; j < n; ++j) y[place[j] + (co.begin + i) * grid.plane] = tile[i * kPanelCols<T> + j];
+    for (size_t first = 0; first < strips.size(); first += b.together) {
+      const auto some = std::span(strips).subspan(first, std::min<size_t>(b.together, strips.size() - first));
+      for (int64_t v = 0; v < step; ++v) run_strips(b, some, v);
+    }
+  }
+
+  // Row v of each of the strips' positions.
+  void run_strips(const Buffers<T>& b, std::span<const Strip> strips, int64_t v) const {
+    const std::vector<int64_t>* offsets = b.offsets.data() + v * step;
+    T* panel = b.panels;
+    for (size_t i = 0; i < strips.size() && !in_place; ++i) {
+      for (int64_t h = 0; h < step; ++h, panel += b.panel_size) pack_panel(panel, b.x, strips[i], offsets[h]);
+    }
+    for (int64_t t = 0; t < tiles; ++t) {
+      panel = b.panels;
+      for (const Strip& strip : strips) {
+        run_tile(b, strip, panel, Part(s.Co, tiles, t), t, v);
+        panel += step * b.panel_size;
       }
     }
   }
-}
 
-template <class T>
-void convolve(T* y, const T* x, const PackedWeight<T>& weight, const T* bias, const ConvShape& s, const Grid& grid) {
-  const int64_t pixels = s.Ho * s.Wo, block_pixels = std::min(kBlockPixels, s.B * pixels / kTasks);
-  const int64_t together = pointwise(s) ? 1 : std::clamp<int64_t>(block_pixels / pixels, 1, s.B);
-  const int64_t groups = ceil_div(s.B, together);                                           // of images
-  const int64_t bands = ceil_div(s.Ho, std::clamp<int64_t>(block_pixels / s.Wo, 1, s.Ho));  // of rows; 1 for groups
-  parallel_for(groups * bands, [&](int64_t task) {
-    convolve_block(y, x, weight, bias, s, grid,
-                   Block{Part(s.B, groups, task / bands), Part(s.Ho, bands, task % bands)});
-  });
-}
-
-// Along one axis, the part of the kernel that reaches the inputs phase, phase + stride, ... in the backward pass: taps
-// first, first + stride, ... (`count` of them), as a convolution with padding `pad` that gives `outputs` values.
-struct Phase {
-  int64_t phase, first, count, pad, outputs;
-  Phase(int64_t phase, int64_t stride, int64_t kernel, int64_t padding, int64_t inputs)
-      : phase(phase),
-        first((phase + padding) % stride),
-        count(first < kernel ? ceil_div(kernel - first, stride) : 0),
-        pad(count - 1 - (phase + padding) / stride),
-        outputs(phase < inputs ? ceil_div(inputs - phase, stride) : 0) {}
-};
-
-// dx[ci, y, x] = sum over co and the taps (ky, kx) with y + pad - ky = stride * i, x + pad - kx = stride * j for
-// integer i and j, of dy[co, i, j] * weight[co, ci, ky, kx]: for the y of one phase, a convolution in reversed tap
-// order.
-template <class T>
-void backward_phase(T* dx, const T* dy, const T* weight, const ConvShape& s, const Phase& v, const Phase& h) {
-  std::vector<int64_t> tap_offset;
-  for (int64_t y = v.count - 1; y >= 0; --y) {
-    for (int64_t x = h.count - 1; x >= 0; --x) {
-      tap_offset.push_back((v.first + y * s.stride) * s.kw + h.first + x * s.stride);
-    }
-  }
-  const PackedWeight<T> packed(s.Ci, s.Co, v.count * h.count);
-  packed.pack(weight, s.kh * s.kw, s.Ci * s.kh * s.kw, tap_offset);
-  const ConvShape t{s.B, s.Co, s.Ho, s.Wo, s.Ci, v.count, h.count, 1, v.pad, h.pad, v.outputs, h.outputs};
-  convolve<T>(dx, dy, packed, nullptr, t, {s.Hi * s.Wi, s.Wi, s.stride, v.phase * s.Wi + h.phase});
-}
-
-// sum [kh, kw, Ci, Co] = or += shifted views of x times dy. x: channels-last, walked along as for the first tap; dy:
-// packed, [panel, pixel, kPanelCols].
-template <class T>
-void add_weight_products(T* sum, const T* x, const T* dy, const cpu::Walk& walk, const ConvShape& s, bool accumulate) {
-  const int64_t panels = ceil_div(s.Co, kPanelCols<T>), tiles = ceil_div(s.Ci, kTileRows);
-  const int64_t pixel = walk.a_step / s.stride, row = walk.a_run / s.stride;  // apart, in x
-  const int64_t panel_size = walk.inner * walk.outer * walk.blocks * kPanelCols<T>;
-  for (int64_t tap = 0; tap < s.kh * s.kw; ++tap) {
-    const T* shifted = x + tap / s.kw * row + tap % s.kw * pixel;
-    for (int64_t p = 0, co = 0; p < panels; ++p, co += kPanelCols<T>) {
-      for (int64_t t = 0; t < tiles; ++t) {
-        const Part ci(s.Ci, tiles, t);
-        cpu::multiply_tile(sum + (tap * s.Ci + ci.begin) * s.Co + co, s.Co, shifted + ci.begin, walk,
-                           dy + p * panel_size, ci.size, std::min<int64_t>(kPanelCols<T>, s.Co - co), accumulate);
+  // What each step of the product reads, relative to a pixel's place in the source.
+  std::vector<int64_t> offsets_of(const Filter<T>& f, const PaddedImages<T>& image) const {
+    std::vector<int64_t> offsets;
+    for (int64_t c = 0; c < s.Ci; ++c) {
+      for (const Tap& tap : f.taps) {
+        offsets.push_back(as_it_lies ? c * s.Hi * s.Wi
+                                     : c * image.channel_size() + tap.y * image.row_size + image.place(tap.x));
       }
     }
+    return offsets;
   }
-}
 
-// What a task of conv2d_bwd_weight does for its parts, each a band of an image's output rows, `bands` an image:
-// sum [kh, kw, Ci, Co] = sum over parts and pixels. Small parts share a product.
-template <class T>
-void weight_sums(T* sum, const T* dy, const T* x, const ConvShape& s, Part parts, int64_t bands) {
-  const int64_t band_rows = ceil_div(s.Ho, bands), plane = s.Ho * s.Wo, panels = ceil_div(s.Co, kPanelCols<T>);
-  const int64_t together =
-      bands > 1 ? 1 : std::clamp<int64_t>(kPixelsPerProduct / plane, 1, std::max<int64_t>(parts.size, 1));
-  const int64_t width = (s.Wo - 1) * s.stride + s.kw, rows = (band_rows - 1) * s.stride + s.kh;
-  const int64_t channels = ceil_div(s.Ci, kRegisterLanes<T>) * kRegisterLanes<T>;  // whole vectors
-  const int64_t most = together * band_rows * s.Wo, last_size = rows * width * channels;
-  PaddedImages<T> padded(1, rows, width, 1);
-  T* right = cpu::scratch<T>(cpu::Slot::task,
-                             panels * most * kPanelCols<T> + together * last_size + s.Ci * padded.channel_size());
-  T* last = right + panels * most * kPanelCols<T>;  // x, channels-last
-  padded.data = last + together * last_size;
-  for (int64_t first = 0; first < parts.size; first += together) {
-    const int64_t count = std::min(together, parts.size - first);
-    const Part out(s.Ho, bands, (parts.begin + first) % bands);  // rows
-    const int64_t pixels = out.size * s.Wo;
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t b = (parts.begin + first + i) / bands;
-      const T* image = x + b * s.Ci * s.Hi * s.Wi;
-      if (pointwise(s)) {
-        cpu::transpose<true>(last + i * last_size, channels, image + out.begin * s.Wi, s.Hi * s.Wi, s.Ci, pixels);
-      } else {
-        padded.fill(0, image, s, out.begin * s.stride - s.pad_top);
-        cpu::transpose<true>(last + i * last_size, channels, padded.data, rows * width, s.Ci, rows * width);
-      }
-      for (int64_t p = 0, co = 0; p < panels; ++p, co += kPanelCols<T>) {
-        cpu::transpose<true>(right + (p * count + i) * pixels * kPanelCols<T>, kPanelCols<T>,
-                             dy + (b * s.Co + co) * plane + out.begin * s.Wo, plane,
-                             std::min<int64_t>(kPanelCols<T>, s.Co - co), pixels);
+  std::vector<Strip> strips_of(const Block& block, const PaddedImages<T>& image) const {
+    const int64_t in_row = in_place ? ceil_div(s.Wo, n) : s.Wo, total = block.images.size * block.rows.size * in_row;
+    const int64_t room = in_place ? strip_vectors * n : kPanelCols<T>;
+    std::vector<Strip> strips;
+    for (int64_t done = 0; done < total;) {
+      Strip& strip = strips.emplace_back();
+      while (done < total && strip.cols < room) {
+        const int64_t column = in_place ? std::min(done % in_row * n, s.Wo - n) : done % s.Wo;
+        const int64_t size = in_place ? n : std::min(room - strip.cols, s.Wo - column);
+        const int64_t row = done / in_row, i = row / block.rows.size, r = row % block.rows.size;
+        const int64_t from = as_it_lies ? done : (i * image.height + r * s.stride) * image.row_size + column;
+        strip.runs.push_back({from, strip.cols, size, block.images.begin + i, block.rows.begin + r, column});
+        strip.cols += size;
+        done += in_place ? 1 : size;
       }
     }
-    const int64_t step = s.stride * channels;
-    add_weight_products(sum, last, right, {s.Wo, step, out.size, step * width, count, last_size}, s, first > 0);
+    return strips;
   }
-}
 
-// dweight [Co, Ci, kh, kw] = the sum of the partial sums [kh, kw, Ci, Co], for a vector of input channels from ci on.
-template <class T>
-void add_partials(T* dweight, const T* sums, int64_t partials, const ConvShape& s, int64_t ci) {
-  constexpr int64_t n = kRegisterLanes<T>;
-  const int64_t taps = s.kh * s.kw, size = taps * s.Ci * s.Co, channels = std::min(n, s.Ci - ci);
-  T* sum = cpu::scratch<T>(cpu::Slot::task, n * n + n * n * taps);  // [channel, co]
-  T* turned = sum + n * n;                                          // [tap, co, channel]
-  for (int64_t co = 0; co < s.Co; co += n) {
-    const int64_t width = std::min(n, s.Co - co);
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      for (int64_t c = 0; c < channels; ++c) {
-        const T* from = sums + (tap * s.Ci + ci + c) * s.Co + co;
-        T* to = sum + c * n;
-        std::copy_n(from, width, to);
-        for (int64_t i = 1; i < partials; ++i) {
-          for (int64_t j = 0; j < width; ++j) to[j] += from[i * size + j];
+  // panel [step, kPanelCols]. Runs are copied in whole vectors; the excess is overwritten by the next run or, at the
+  // end of a row of the panel, by the next row. So panel and image need kPanelCols elements of slack behind them.
+  void pack_panel(T* panel, const T* from, const Strip& strip, const std::vector<int64_t>& offsets) const {
+    const int64_t count = static_cast<int64_t>(offsets.size());
+    if (as_it_lies && count > 0) {
+      return cpu::copy_rows(panel, kPanelCols<T>, from + strip.runs[0].from, s.Hi * s.Wi, count, strip.cols);
+    }
+    for (int64_t k = 0; k < count; ++k, panel += kPanelCols<T>) {
+      for (const Run& run : strip.runs) {
+        for (int64_t j = 0; j < run.size; j += n) {
+          cpu::store_register(panel + run.to + j,
+                              cpu::load_register(from + offsets[static_cast<size_t>(k)] + run.from + j));
         }
       }
-      cpu::transpose<true>(turned + tap * n * n, n, sum, n, channels, n);
     }
-    for (int64_t j = 0; j < width; ++j) {
-      T* to = dweight + ((co + j) * s.Ci + ci) * taps;
-      for (int64_t c = 0; c < channels; ++c) {
-        for (int64_t tap = 0; tap < taps; ++tap) *to++ = turned[(tap * n + j) * n + c];
+  }
+
+  // Tile t, output channels `co`, of row v of the strip's positions.
+  void run_tile(const Buffers<T>& b, const Strip& strip, const T* panel, Part co, int64_t t, int64_t v) const {
+    bool adjacent = step == 1;
+    const T* start[kStripVectors];
+    for (size_t r = 0; r < strip.runs.size(); ++r) {
+      if (in_place) start[r] = b.x + strip.runs[r].from;
+      adjacent = adjacent && place(strip.runs[r], v) == place(strip.runs[0], v) + strip.runs[r].to;
+    }
+    for (int64_t h = 0; h < step; ++h, panel += b.panel_size) {
+      T* to = adjacent ? b.y + place(strip.runs[0], v) + co.begin * H * W : b.tile + h * tile_size;
+      const int64_t to_step = adjacent ? H * W : kStripCols<T>;
+      for (int64_t i = 0; b.bias != nullptr && i < co.size; ++i) {
+        std::fill_n(to + i * to_step, strip.cols, b.bias[co.begin + i]);
+      }
+      const int64_t filter = v * step + h, count = steps(filters[filter]);
+      const T* weight = filters[filter].packed + t * count * kPanelRows<T>;
+      if (in_place) {
+        cpu::multiply_strip(to, to_step, weight, count, start, b.offsets[filter].data(), co.size, strip.cols,
+                            b.bias != nullptr);
+      } else {
+        cpu::multiply_tile(to, to_step, weight, {count, kPanelRows<T>}, panel, co.size, strip.cols, b.bias != nullptr);
+      }
+    }
+    if (!adjacent) store(b.y, b.tile, strip, co, v);
+  }
+
+  // Of a run's first result in channel 0.
+  int64_t place(const Run& run, int64_t v) const {
+    return (run.image * s.Co * H + run.row * step + v) * W + run.column * step;
+  }
+
+  // tile: [step, kTileRows, kStripCols], interleaved into the output's rows v of each position.
+  void store(T* y, const T* tile, const Strip& strip, Part co, int64_t v) const {
+    using Pairs = cpu::Pairs<T>;
+    for (const Run& run : strip.runs) {
+      if (run.row * step + v >= H) continue;
+      const int64_t size = std::min(run.size * step, W - run.column * step);
+      for (int64_t i = 0; i < co.size; ++i) {
+        T* to = y + place(run, v) + (co.begin + i) * H * W;
+        const T* from = tile + i * kStripCols<T> + run.to;
+        if (step == 1) {
+          cpu::copy_short(to, from, size);
+          continue;
+        }
+        int64_t j = 0;
+        for (; step == 2 && j + 2 * Pairs::n <= size; j += 2 * Pairs::n) {
+          Pairs::store(to + j, Pairs::interleave(Pairs::load(from + j / 2), Pairs::load(from + tile_size + j / 2)));
+        }
+        for (; j < size; ++j) to[j] = from[j % step * tile_size + j / step];
       }
     }
   }
-}
+};
+
+// Along one axis, the part of the kernel that reaches the inputs phase, phase + stride, ... in the backward pass: taps
+// first, first + stride, ... (`count` of them), as a convolution with padding `pad`.
+struct Phase {
+  int64_t first, count, pad;
+  Phase(int64_t phase, int64_t stride, int64_t kernel, int64_t padding)
+      : first((phase + padding) % stride),
+        count(first < kernel ? ceil_div(kernel - first, stride) : 0),
+        pad(count - 1 - (phase + padding) / stride) {}
+};
+
+// All phases of an axis, over an input with the padding of the one that needs most.
+struct Axis {
+  std::vector<Phase> phases;
+  int64_t pad, extent = 0;
+
+  Axis(int64_t stride, int64_t kernel, int64_t padding) : pad(-padding) {
+    for (int64_t p = 0; p < stride; ++p) phases.emplace_back(p, stride, kernel, padding);
+    for (const Phase& p : phases) pad = p.count > 0 ? std::max(pad, p.pad) : pad;
+    for (const Phase& p : phases) extent = p.count > 0 ? std::max(extent, pad - p.pad + p.count) : extent;
+  }
+};
 
 }  // namespace
 
@@ -308,47 +316,56 @@ template <class T>
 void conv2d_fwd(Cpu, T* y, const T* x, const T* weight, const T* bias, const ConvShape& s) {
   const int64_t taps = s.kh * s.kw;
   if (cpu::winograd_pays<T>(s)) return cpu::winograd(y, x, weight, s.Ci * taps, taps, false, bias, s);
-  std::vector<int64_t> tap_offset(taps);
-  std::iota(tap_offset.begin(), tap_offset.end(), 0);
-  const PackedWeight<T> packed(s.Co, s.Ci, taps);
-  packed.pack(weight, s.Ci * taps, taps, tap_offset);
-  convolve(y, x, packed, bias, s, {s.Ho * s.Wo, s.Wo, 1, 0});
+  Convolution<T> convolution{s, 1, s.Ho, s.Wo};
+  for (int64_t tap = 0; tap < taps; ++tap) convolution.filters[0].taps.push_back({tap / s.kw, tap % s.kw, tap});
+  convolution.pack(weight, s.Ci * taps, taps);
+  convolution.run(y, x, bias);
 }
 
+// dx[ci, y, x] = sum over co and the taps (ky, kx) with y + pad - ky = stride * i, x + pad - kx = stride * j for
+// integer i and j, of dy[co, i, j] * weight[co, ci, ky, kx]: for the (y, x) of one phase, a convolution in reversed tap
+// order.
 template <class T>
-void conv2d_bwd_data(Cpu cpu, T* dx, const T* dy, const T* weight, const ConvShape& s) {
+void conv2d_bwd_data(Cpu, T* dx, const T* dy, const T* weight, const ConvShape& s) {
   const ConvShape reverse{s.B,  s.Co, s.Ho, s.Wo, s.Ci, s.kh, s.kw, 1, s.kh - 1 - s.pad_top, s.kw - 1 - s.pad_left,
                           s.Hi, s.Wi};
   if (s.stride == 1 && cpu::winograd_pays<T>(reverse)) {
     return cpu::winograd<T>(dx, dy, weight, s.kh * s.kw, s.Ci * s.kh * s.kw, true, nullptr, reverse);
   }
-  if (s.kh < s.stride || s.kw < s.stride) fill(cpu, dx, s.B * s.Ci * s.Hi * s.Wi, 0.0);  // inputs between the patches
-  for (int64_t y = 0; y < s.stride; ++y) {
-    const Phase v(y, s.stride, s.kh, s.pad_top, s.Hi);
-    for (int64_t x = 0; x < s.stride; ++x) {
-      const Phase h(x, s.stride, s.kw, s.pad_left, s.Wi);
-      if (v.count * h.count * v.outputs * h.outputs > 0) backward_phase(dx, dy, weight, s, v, h);
+  const Axis vertical(s.stride, s.kh, s.pad_top), horizontal(s.stride, s.kw, s.pad_left);
+  const ConvShape t{s.B,
+                    s.Co,
+                    s.Ho,
+                    s.Wo,
+                    s.Ci,
+                    vertical.extent,
+                    horizontal.extent,
+                    1,
+                    vertical.pad,
+                    horizontal.pad,
+                    ceil_div(s.Hi, s.stride),
+                    ceil_div(s.Wi, s.stride)};
+  Convolution<T> convolution{t, s.stride, s.Hi, s.Wi};
+  auto filter = convolution.filters.begin();
+  for (const Phase& v : vertical.phases) {
+    for (const Phase& h : horizontal.phases) {
+      for (int64_t y = 0; y < v.count; ++y) {
+        for (int64_t x = 0; x < h.count; ++x) {
+          filter->taps.push_back(
+              {vertical.pad - v.pad + y, horizontal.pad - h.pad + x,
+               (v.first + (v.count - 1 - y) * s.stride) * s.kw + h.first + (h.count - 1 - x) * s.stride});
+        }
+      }
+      ++filter;
     }
   }
-}
-
-template <class T>
-void conv2d_bwd_weight(Cpu, T* dweight, const T* dy, const T* x, const ConvShape& s) {
-  if (cpu::winograd_pays<T>(s)) return cpu::winograd_bwd_weight(dweight, dy, x, s);
-  const int64_t taps = s.kh * s.kw, size = taps * s.Ci * s.Co;
-  const int64_t most = std::clamp(kPartialsSize / size, kMinPartials, kMaxPartials);
-  const int64_t bands = std::min(s.Ho, ceil_div(most, s.B)), partials = std::min(s.B * bands, most);
-  T* const sums = cpu::scratch<T>(cpu::Slot::shared, partials * size);
-  parallel_for(partials,
-               [&](int64_t i) { weight_sums(sums + i * size, dy, x, s, Part(s.B * bands, partials, i), bands); });
-  parallel_for(ceil_div(s.Ci, kRegisterLanes<T>),
-               [&](int64_t i) { add_partials(dweight, sums, partials, s, i * kRegisterLanes<T>); });
+  convolution.pack(weight, s.kh * s.kw, s.Ci * s.kh * s.kw);
+  convolution.run(dx, dy, nullptr);
 }
 
 #define INSTANTIATE(T)                                                               \
   template void conv2d_fwd(Cpu, T*, const T*, const T*, const T*, const ConvShape&); \
-  template void conv2d_bwd_data(Cpu, T*, const T*, const T*, const ConvShape&);      \
-  template void conv2d_bwd_weight(Cpu, T*, const T*, const T*, const ConvShape&);
+  template void conv2d_bwd_data(Cpu, T*, const T*, const T*, const ConvShape&);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE

@@ -10,6 +10,11 @@ namespace addp::cpu {
 
 using kernel::ConvShape;
 
+// Whether the patches of a convolution are the pixels of its input as it lies.
+inline bool pointwise(const ConvShape& s) {
+  return s.kh == 1 && s.kw == 1 && s.stride == 1 && s.pad_top == 0 && s.pad_left == 0 && s.Ho == s.Hi && s.Wo == s.Wi;
+}
+
 // Zero-padded rows of all channels of some images, [Ci, images, height, row_size]. The columns of a row are dealt out
 // to `phases` parts, column x to place x / phases of part x % phases: with phases = stride, what a tap reads lies side
 // by side.

@@ -26,6 +26,11 @@ struct Pairs {
     return [&]<size_t... I>(std::index_sequence<I...>) { return __builtin_shufflevector(v, v, (I / 2)...); }
     (std::make_index_sequence<2 * n>());
   }
+  // a b, c d -> a c b d
+  static Wide interleave(Narrow v, Narrow w) {
+    return [&]<size_t... I>(std::index_sequence<I...>) { return __builtin_shufflevector(v, w, (I / 2 + I % 2 * n)...); }
+    (std::make_index_sequence<2 * n>());
+  }
   // a b c d -> a c, and b d
   static Narrow first(Wide v) { return every_second<0>(v); }
   static Narrow second(Wide v) { return every_second<1>(v); }

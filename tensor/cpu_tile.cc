@@ -1,4 +1,4 @@
-// The register tile behind every dense product: kTileRows x kPanelVectors accumulators.
+// The register tile behind every dense product: kTileRows x kPanelVectors accumulators, or kStripRows x kStripVectors.
 #include "tensor/cpu_tile.h"
 
 #include <algorithm>
@@ -66,8 +66,33 @@ struct Rows {
   }
 };
 
-template <class T, class Left>
-using TileFunction = void (*)(T* c, int64_t ldc, const Left& left, const T* b, int64_t cols, bool accumulate,
+// Where a tile finds the right operand: vector<v>() is a step's vector v, next() goes on. Either packed ...
+template <class T>
+struct Panel {
+  const T* b;
+
+  template <int v>
+  Register<T> vector() const {
+    return load_register(b + v * kRegisterLanes<T>);
+  }
+  void next() { b += kPanelCols<T>; }
+};
+
+// ... or each vector at its start, moved by the step's offset.
+template <class T>
+struct Shifted {
+  const T* start[kStripVectors];
+  const int64_t* offset;
+
+  template <int v>
+  Register<T> vector() const {
+    return load_register(start[v] + *offset);
+  }
+  void next() { ++offset; }
+};
+
+template <class T, class Left, class Right>
+using TileFunction = void (*)(T* c, int64_t ldc, const Left& left, Right right, int64_t cols, bool accumulate,
                               const T* row);
 
 template <int vectors, class V, class T>
@@ -76,18 +101,23 @@ template <int vectors, class V, class T>
   for (int v = 0; v < vectors; ++v) sum[v] += x * right[v];
 }
 
-template <class T, class Left, int rows, int vectors>
-void tile(T* c, int64_t ldc, const Left& left, const T* b, int64_t cols, bool accumulate, const T* row) {
+template <class T, class Left, class Right, int rows, int vectors>
+void tile(T* c, int64_t ldc, const Left& left, Right source, int64_t cols, bool accumulate, const T* row) {
   constexpr int n = kRegisterLanes<T>;
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) __builtin_prefetch(c + i * ldc + v * n, 1);
+  }
   Register<T> sum[rows][vectors] = {};
   for (int64_t block = 0; block < left.blocks(); ++block) {
     for (int64_t r = 0; r < left.runs(); ++r) {
       auto cursor = left.template run<rows>(block, r);
-      for (int64_t s = 0; s < left.steps(); ++s, cursor.next(), b += kPanelCols<T>) {
+      for (int64_t s = 0; s < left.steps(); ++s, cursor.next(), source.next()) {
+        // Folds, for under the sanitizers GCC 12 loses the counter of an unrolled loop here.
         Register<T> right[vectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) right[v] = load_register(b + v * n);
-        // A fold, for under the sanitizers GCC 12 loses the counter of an unrolled loop here.
+        [&]<size_t... V>(std::index_sequence<V...>) { ((right[V] = source.template vector<V>()), ...); }
+        (std::make_index_sequence<vectors>());
         [&]<size_t... I>(std::index_sequence<I...>) {
           (add_products<vectors>(sum[I], cursor.template at<I>(), right), ...);
         }
@@ -129,21 +159,21 @@ void tile(T* c, int64_t ldc, const Left& left, const T* b, int64_t cols, bool ac
 }
 
 // All heights from 1 on for one width in vectors.
-template <class T, class Left, int vectors, size_t... I>
-constexpr std::array<TileFunction<T, Left>, kTileRows> tiles_of_width(std::index_sequence<I...>) {
-  return {tile<T, Left, static_cast<int>(I) + 1, vectors>...};
+template <class T, class Left, class Right, int vectors, size_t... I>
+constexpr std::array<TileFunction<T, Left, Right>, sizeof...(I)> tiles_of_width(std::index_sequence<I...>) {
+  return {tile<T, Left, Right, static_cast<int>(I) + 1, vectors>...};
 }
-// All widths from 1 on.
-template <class T, class Left, size_t... V>
-constexpr std::array<std::array<TileFunction<T, Left>, kTileRows>, kPanelVectors> all_tiles(std::index_sequence<V...>) {
-  return {tiles_of_width<T, Left, static_cast<int>(V) + 1>(std::make_index_sequence<kTileRows>())...};
+// All widths from 1 on, for heights up to `rows`.
+template <class T, class Left, class Right, int rows, size_t... V>
+constexpr auto all_tiles(std::index_sequence<V...>) {
+  return std::array{tiles_of_width<T, Left, Right, static_cast<int>(V) + 1>(std::make_index_sequence<rows>())...};
 }
 
-template <class T, class Left>
-void multiply(T* c, int64_t ldc, const Left& left, const T* b, int64_t rows, int64_t cols, bool accumulate,
+template <int vectors, int heights, class T, class Left, class Right>
+void multiply(T* c, int64_t ldc, const Left& left, const Right& right, int64_t rows, int64_t cols, bool accumulate,
               const T* row) {
-  static constexpr auto tiles = all_tiles<T, Left>(std::make_index_sequence<kPanelVectors>());
-  tiles[ceil_div(cols, kRegisterLanes<T>) - 1][rows - 1](c, ldc, left, b, cols, accumulate, row);
+  static constexpr auto tiles = all_tiles<T, Left, Right, heights>(std::make_index_sequence<vectors>());
+  tiles[ceil_div(cols, kRegisterLanes<T>) - 1][rows - 1](c, ldc, left, right, cols, accumulate, row);
 }
 
 struct Buffer {
@@ -157,16 +187,30 @@ struct Buffer {
 template <class T>
 void multiply_tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t rows, int64_t cols,
                    bool accumulate, const T* row) {
-  multiply(c, ldc, Packed<T>{a, walk}, b, rows, cols, accumulate, row);
+  multiply<kPanelVectors, kTileRows>(c, ldc, Packed<T>{a, walk}, Panel<T>{b}, rows, cols, accumulate, row);
 }
 template <class T>
 void multiply_rows(T* c, int64_t ldc, const T* a, int64_t lda, int64_t steps, const T* b, int64_t rows, int64_t cols,
                    bool accumulate, const T* row) {
-  multiply(c, ldc, Rows<T>{a, steps, lda}, b, rows, cols, accumulate, row);
+  multiply<kPanelVectors, kTileRows>(c, ldc, Rows<T>{a, steps, lda}, Panel<T>{b}, rows, cols, accumulate, row);
+}
+template <class T>
+void multiply_strip(T* c, int64_t ldc, const T* a, int64_t steps, const T* const* start, const int64_t* offset,
+                    int64_t rows, int64_t cols, bool accumulate) {
+  const Packed<T> left{a, {steps, kPanelRows<T>}};
+  Shifted<T> right{{}, offset};
+  std::copy_n(start, ceil_div(cols, kRegisterLanes<T>), right.start);
+  if (rows <= kStripRows) {
+    multiply<kStripVectors, kStripRows, T>(c, ldc, left, right, rows, cols, accumulate, nullptr);
+  } else {
+    multiply<kPanelVectors, kTileRows, T>(c, ldc, left, right, rows, cols, accumulate, nullptr);
+  }
 }
 
-#define ADDP_INSTANTIATE(T)                                                                                    \
-  template void multiply_tile(T*, int64_t, const T*, const Walk&, const T*, int64_t, int64_t, bool, const T*); \
+#define ADDP_INSTANTIATE(T)                                                                                       \
+  template void multiply_tile(T*, int64_t, const T*, const Walk&, const T*, int64_t, int64_t, bool, const T*);    \
+  template void multiply_strip(T*, int64_t, const T*, int64_t, const T* const*, const int64_t*, int64_t, int64_t, \
+                               bool);                                                                             \
   template void multiply_rows(T*, int64_t, const T*, int64_t, int64_t, const T*, int64_t, int64_t, bool, const T*);
 ADDP_INSTANTIATE(float)
 ADDP_INSTANTIATE(double)

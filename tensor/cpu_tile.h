@@ -21,6 +21,8 @@ inline constexpr int kVectorBytes = 16;
 inline constexpr int kTileRows = 2, kPanelVectors = 4;
 #endif
 
+inline constexpr int kStripRows = 3, kStripVectors = 4;  // a lower, wider tile, for few rows
+
 template <class T>
 struct RegisterOf;
 template <>
@@ -81,6 +83,13 @@ void multiply_tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, 
 template <class T>
 void multiply_rows(T* c, int64_t ldc, const T* a, int64_t lda, int64_t steps, const T* b, int64_t rows, int64_t cols,
                    bool accumulate, const T* row = nullptr);
+
+// The same without packing the right operand: columns [v n, (v + 1) n), n = kRegisterLanes, of step s lie at
+// start[v] + offset[s]. a is a packed tile, [steps, kPanelRows]; cols <= kPanelCols, or <= kStripVectors * n where
+// rows <= kStripRows.
+template <class T>
+void multiply_strip(T* c, int64_t ldc, const T* a, int64_t steps, const T* const* start, const int64_t* offset,
+                    int64_t rows, int64_t cols, bool accumulate);
 
 // Per-thread scratch of at least n elements, aligned to cache lines; valid until this thread asks for the same slot
 // again. A task uses Slot::task; what a kernel prepares for all of its tasks lives in Slot::shared of its caller.

@@ -180,6 +180,18 @@ TEST_CASE("conv2d: sizes around every block and tail, against the definition") {
                                          {{9, 3, 10, 33}, {5, 3, 4, 4}, 2, {1, 1, 1, 1}},
                                          {{10, 3, 9, 40}, {5, 3, 3, 3}, 2, {0, 0, 1, 1}},
                                          {{1, 35, 9, 9}, {4, 35, 4, 4}, 2, {1, 1, 1, 1}},
+                                         // vectors of a row, the last of which overlaps; few outputs; in phases
+                                         {{2, 3, 19, 61}, {18, 3, 3, 3}, 1, {1, 1, 1, 1}},
+                                         {{2, 34, 21, 61}, {2, 34, 3, 3}, 1, {0, 2, 2, 1}},
+                                         {{1, 5, 39, 61}, {17, 5, 4, 4}, 2, {1, 1, 1, 1}},
+                                         {{2, 18, 30, 63}, {3, 18, 3, 5}, 2, {1, 0, 2, 3}},
+                                         {{1, 4, 20, 93}, {5, 4, 4, 3}, 3, {1, 1, 1, 1}},
+                                         {{2, 1, 10, 17}, {20, 1, 3, 3}, 1, {1, 1, 1, 1}},
+                                         {{2, 33, 12, 12}, {9, 33, 1, 1}, 1, {}},
+                                         {{1, 9, 12, 12}, {33, 9, 1, 1}, 1, {}},
+                                         // 1x1: gradients of weights from parts of an image, and from some images
+                                         {{1, 40, 160, 180}, {43, 40, 1, 1}, 1, {}},
+                                         {{3, 45, 70, 90}, {43, 45, 1, 1}, 1, {}},
                                          // Winograd: bands of tile rows, one image a task, several images a task
                                          {{2, 17, 50, 61}, {18, 17, 3, 3}, 1, {1, 1, 1, 1}},
                                          {{3, 16, 28, 30}, {31, 16, 3, 3}, 1, {2, 0, 1, 2}},
@@ -206,15 +218,19 @@ TEST_CASE("conv2d: float32, the same bits for any number of threads") {
     Shape x, weight;
     int64_t stride;
   };
-  // Winograd with vectors of tiles and of images, some empty; direct, with bands of one image
+  // Winograd with vectors of tiles and of images, some empty; direct, with bands of one image; few outputs; 1x1
   for (const Case& c : std::vector<Case>{{{1, 18, 50, 61}, {17, 18, 3, 3}, 1},
                                          {{30, 17, 12, 9}, {18, 17, 3, 3}, 1},
                                          {{1, 9, 40, 21}, {10, 9, 3, 3}, 1},
-                                         {{3, 5, 16, 18}, {6, 5, 4, 4}, 2}}) {
+                                         {{3, 5, 16, 18}, {6, 5, 4, 4}, 2},
+                                         {{2, 20, 33, 48}, {15, 20, 4, 4}, 2},
+                                         {{5, 18, 20, 31}, {3, 18, 3, 3}, 1},
+                                         {{3, 64, 20, 20}, {70, 64, 1, 1}, 1}}) {
     INFO(c.x, " ", c.weight);
     const auto results = [&](DType dtype) {
       const Var x = random_var(c.x, 1, dtype), w = random_var(c.weight, 2, dtype);
-      const Var y = conv2d(x, w, {}, c.stride, {1, 1, 1, 1});
+      const int64_t p = c.weight[2] == 1 ? 0 : 1;
+      const Var y = conv2d(x, w, {}, c.stride, {p, p, p, p});
       const Var loss = sum(mul(y, random_var(y.shape(), 3, dtype)));
       return std::vector<Tensor>{y.value(), gradient(loss, x), gradient(loss, w)};
     };

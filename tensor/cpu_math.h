@@ -4,12 +4,17 @@
 // order of summation never changes on one instruction set. float has its own exp and erf; double uses the standard
 // library's.
 #pragma once
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed to inlined functions only
 
@@ -69,9 +74,15 @@ inline Vec<T> load(const T* p, AllLanes<T>) {
 }
 template <class T>
 inline Vec<T> load(const T* p, int64_t lanes) {
+#ifdef __AVX512F__
+  const uint32_t mask = (1u << lanes) - 1;
+  if constexpr (sizeof(T) == 4) return Vec<T>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), p));
+  else return Vec<T>(_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), p));
+#else
   Vec<T> v{};
   for (int64_t l = 0; l < lanes; ++l) v[l] = p[l];
   return v;
+#endif
 }
 template <class T>
 inline void store(T* p, AllLanes<T>, Vec<T> v) {
@@ -79,7 +90,13 @@ inline void store(T* p, AllLanes<T>, Vec<T> v) {
 }
 template <class T>
 inline void store(T* p, int64_t lanes, Vec<T> v) {
+#ifdef __AVX512F__
+  const uint32_t mask = (1u << lanes) - 1;
+  if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(p, static_cast<__mmask16>(mask), __m512(v));
+  else _mm512_mask_storeu_pd(p, static_cast<__mmask8>(mask), __m512d(v));
+#else
   for (int64_t l = 0; l < lanes; ++l) p[l] = v[l];
+#endif
 }
 
 template <class T>
@@ -94,25 +111,30 @@ inline Vec<T> keep(Vec<T> v, AllLanes<T>, T = 0) {
 }
 template <class T>
 inline Vec<T> keep(Vec<T> v, int64_t lanes, T other = 0) {
-  for (int64_t l = lanes; l < kLanes<T>; ++l) v[l] = other;
-  return v;
+  typename VecOf<T>::mask number;
+  for (int64_t l = 0; l < kLanes<T>; ++l) number[l] = l;
+  return number < static_cast<std::remove_cvref_t<decltype(number[0])>>(lanes) ? v : splat<T>(other);
 }
 
+// f(v, v with the lanes l and l ^ half exchanged), then the same with half / 2 ...: a fixed tree, the same in all
+// lanes.
+template <int64_t half, class V, class F>
+inline V meet_lanes(V v, F&& f) {
+  if constexpr (half == 0) {
+    return v;
+  } else {
+    const V other = [&]<size_t... I>(std::index_sequence<I...>) { return __builtin_shufflevector(v, v, (I ^ half)...); }
+    (std::make_index_sequence<sizeof(V) / sizeof(v[0])>());
+    return meet_lanes<half / 2>(f(v, other), f);
+  }
+}
 template <class T>
 inline T sum_lanes(Vec<T> v) {
-  T lanes[kLanes<T>];
-  std::memcpy(lanes, &v, sizeof(v));
-  for (int64_t half = kLanes<T> / 2; half > 0; half /= 2) {
-    for (int64_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-  }
-  return lanes[0];
+  return meet_lanes<kLanes<T> / 2>(v, [](Vec<T> a, Vec<T> b) { return a + b; })[0];
 }
-
 template <class T>
 inline T max_lanes(Vec<T> v) {
-  T best = v[0];
-  for (int64_t l = 1; l < kLanes<T>; ++l) best = v[l] > best ? T(v[l]) : best;
-  return best;
+  return meet_lanes<kLanes<T> / 2>(v, [](Vec<T> a, Vec<T> b) { return a > b ? a : b; })[0];
 }
 
 // As many elements as a VecD has lanes, as doubles.
@@ -156,13 +178,12 @@ inline Vec<T> lanewise(Vec<T> x, F&& f) {
 }
 
 // exp(x) = 2^n exp(r), n = rint(x / log 2), |r| <= log(2) / 2: r by a two-step subtraction, exp(r) by the minimax
-// polynomial of Cephes' expf. Relative error 1e-7. Results below the smallest normal number are 0.
-inline VecF exp(VecF x) {
+// polynomial of Cephes' expf. Relative error 1e-7. For x in [-86.6, 88.7228], where neither x nor exp(x) needs care.
+inline VecF exp_within(VecF x) {
   const VecF kMagic = splat<float>(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const VecF clamped = x < -86.6f ? splat<float>(-86.6f) : (x > 88.7228f ? splat<float>(88.7228f) : x);
-  const VecF shifted = clamped * 1.44269504f + kMagic;
+  const VecF shifted = x * 1.44269504f + kMagic;
   const VecF n = shifted - kMagic;
-  const VecF r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  const VecF r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   VecF p = splat<float>(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -172,7 +193,15 @@ inline VecF exp(VecF x) {
   p = p * r * r + r + 1.0f;
   // 2^(n - 1) * 2, for n reaches 128
   const VecI32 bits = (std::bit_cast<VecI32>(shifted) - std::bit_cast<VecI32>(kMagic) + 126) << 23;
-  const VecF y = p * std::bit_cast<VecF>(bits) * 2.0f;
+  return p * std::bit_cast<VecF>(bits) * 2.0f;
+}
+// NaN stays NaN.
+inline VecF clamp(VecF x, float low, float high) {
+  return x < low ? splat<float>(low) : (x > high ? splat<float>(high) : x);
+}
+// exp(x) for every x. Results below the smallest normal number are 0.
+inline VecF exp(VecF x) {
+  const VecF y = exp_within(clamp(x, -86.6f, 88.7228f));
   return x < -86.6f ? VecF{} : (x > 88.7228f ? splat<float>(std::numeric_limits<float>::infinity()) : y);
 }
 inline VecD exp(VecD x) {
@@ -182,7 +211,7 @@ inline VecD exp(VecD x) {
 // erf(x) = x P(x^2) / Q(x^2) on [-4, 4], constant outside; the rational approximation that Eigen and XLA use.
 // Absolute error 4e-7.
 inline VecF erf(VecF x) {
-  const VecF t = x < -4.0f ? splat<float>(-4.0f) : (x > 4.0f ? splat<float>(4.0f) : x);
+  const VecF t = clamp(x, -4.0f, 4.0f);
   const VecF t2 = t * t;
   VecF p = splat<float>(-2.72614225801306e-10f);
   p = p * t2 + 2.77068142495902e-08f;
@@ -248,11 +277,11 @@ inline VecD sqrt(VecD x) {
   return lanewise<double>(x, [](double v) { return std::sqrt(v); });
 }
 
+// 1 / (1 + exp(-x)); of floats at least 2e-38.
+inline VecF sigmoid(VecF x) { return 1 / (1 + exp_within(clamp(-x, -86.6f, 86.6f))); }
+inline VecD sigmoid(VecD x) { return 1 / (1 + exp(-x)); }
+
 // The functions below are written once for either vector type.
-template <class V>
-inline V sigmoid(V x) {
-  return 1 / (1 + exp(-x));
-}
 template <class V>
 inline V silu(V x) {
   return x * sigmoid(x);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tensor/cpu_math.h"
+#include "tensor/cpu_moments.h"
 #include "tensor/dispatch.h"
 #include "tensor/parallel.h"
 
@@ -14,22 +15,15 @@ namespace addp::kernel {
 
 using cpu::for_vectors;
 using cpu::keep;
-using cpu::kGrain;
+using cpu::kPiece;
 using cpu::load;
+using cpu::Moments;
+using cpu::moments;
 using cpu::store;
 using cpu::sum_lanes;
 using cpu::Vec;
 
 namespace {
-
-// Planes of long rows are summed in pieces of this many elements, which meet in double.
-constexpr int64_t kPiece = 4096;
-
-// Sum of (x - mean)^2 over a contiguous range, in double.
-template <class T>
-double squared_deviations(const T* x, int64_t n, double mean) {
-  return cpu::sum_double(x, n, [=](cpu::VecD v) { return (v - mean) * (v - mean); });
-}
 
 // Two sums that belong together, of g and of g x^.
 struct Sums {
@@ -121,8 +115,8 @@ void group_norm_fwd(Cpu, T* y, T* mean, T* rstd, const T* x, const T* weight, co
   parallel_ranges(B * G, cpu::row_grain(n), [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) {
       const T* xg = x + group * n;
-      const double m = cpu::sum_double(xg, n) / double(n);
-      const double rs = 1 / std::sqrt(squared_deviations(xg, n, m) / double(n) + eps);
+      const Moments of_x = moments(xg, n);
+      const double m = of_x.mean, rs = 1 / std::sqrt(of_x.squares / double(n) + eps);
       mean[group] = static_cast<T>(m);
       rstd[group] = static_cast<T>(rs);
       for (int64_t k = 0; k < channels; ++k) {
@@ -220,15 +214,12 @@ void column_moments(T* mean, T* var, const T* x, int64_t B, int64_t C) {
 template <class T>
 void channel_moments(Cpu, T* mean, T* var, const T* x, int64_t B, int64_t C, int64_t S) {
   if (S == 1) return column_moments(mean, var, x, B, C);
-  const double n = double(B) * double(S);
   parallel_ranges(C, cpu::row_grain(B * S), [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
-      double total = 0, squares = 0;
-      for (int64_t b = 0; b < B; ++b) total += cpu::sum_double(x + (b * C + c) * S, S);
-      const double m = total / n;
-      for (int64_t b = 0; b < B; ++b) squares += squared_deviations(x + (b * C + c) * S, S, m);
-      mean[c] = static_cast<T>(m);
-      var[c] = static_cast<T>(squares / n);
+      Moments all;
+      for (int64_t b = 0; b < B; ++b) all.add(moments(x + (b * C + c) * S, S));
+      mean[c] = static_cast<T>(all.mean);
+      var[c] = static_cast<T>(all.squares / all.n);
     }
   });
 }

@@ -94,6 +94,39 @@ TEST_CASE("ops: batch_norm of rows, more than fit one task") {
   });
 }
 
+TEST_CASE("ops: norms of planes longer than a piece, far from zero") {
+  const std::vector<Shape> shapes = {{2, 2, 4099}, {2}, {2}};
+  // Deviations of 1 around 300, in pieces whose means differ by 4.
+  const auto far = [](const Var& x) {
+    std::vector<double> start(static_cast<size_t>(x.numel()));
+    for (size_t i = 0; i < start.size(); ++i) start[i] = i % 4099 < 4096 ? 300 : 304;
+    return x + Var(to(from_vector(start, x.shape()), x.options()));
+  };
+  const auto moments = [](auto& v) { return zeros({2}, v[0].options()); };
+  const auto group = [=](auto& v) { return group_norm(far(v[0]), v[1], v[2], 2, 1e-5); };
+  const auto batch = [=](auto& v) {
+    return batch_norm(far(v[0]), v[1], v[2], moments(v), moments(v), true, 0.1, 1e-5);
+  };
+  check_same(
+      shapes, [&](auto& v) { return group(v); },
+      [&](auto& v) { return plain_group_norm(far(v[0]), v[1], v[2], 2, 1e-5); });
+  check_same(
+      shapes, [&](auto& v) { return batch(v); },
+      [&](auto& v) {
+        const Var rows = reshape(permute(far(v[0]), {1, 0, 2}), {2, 2 * 4099});
+        const Var y = permute(reshape(normalised(rows, 1, 1e-5), {2, 2, 4099}), {1, 0, 2});
+        return y * per_channel(v[1], 2, 4099) + per_channel(v[2], 2, 4099);
+      });
+  for (const OpUnderTest& f : {OpUnderTest(group), OpUnderTest(batch)}) {
+    std::vector<Var> wide, narrow;
+    for (size_t i = 0; i < shapes.size(); ++i) {
+      wide.emplace_back(random_tensor(shapes[i], 10 + i));
+      narrow.emplace_back(to(wide[i].value(), {DType::f32, Device::cpu}));
+    }
+    CHECK(largest_difference(f(wide).value(), f(narrow).value()) < 2e-4);
+  }
+}
+
 TEST_CASE("ops: batch_norm moves the running moments as PyTorch does, in training only") {
   const Var x(from_vector<double>({1, 2, 3, 6}, {2, 1, 2}));
   const Tensor mean = full({1}, 1, kDouble), var = full({1}, 2, kDouble);

@@ -193,16 +193,19 @@ BenchCase gather_case(bool backward_too, const Dims& d) {
 BenchCase adamw_case(const Dims& d) {
   struct State {
     std::vector<NamedVar> parameters;
+    std::vector<Tensor> gradients;
     std::unique_ptr<AdamW> optimizer;
   };
   const auto state = std::make_shared<State>();
   const Tensor start = bench_input({d[0], d[0]}, 0), gradient = bench_input({d[0], d[0]}, 1);
-  for (int64_t i = 0; i < d[1]; ++i)
+  for (int64_t i = 0; i < d[1]; ++i) {
     state->parameters.push_back({"weight" + std::to_string(i), Var(clone(start), true)});
+    state->gradients.push_back(clone(gradient));
+  }
   state->optimizer = std::make_unique<AdamW>(state->parameters, AdamwConfig{});
   BenchCase c;
   c.run = [=] {
-    for (NamedVar& p : state->parameters) p.var.set_grad(gradient);
+    for (size_t i = 0; i < state->gradients.size(); ++i) state->parameters[i].var.set_grad(state->gradients[i]);
     state->optimizer->step(1e-3);
     return 0.0;
   };

@@ -87,7 +87,7 @@ std::vector<MemoryKind> memory_kinds(const StepMemory& memory, const HeldMemory&
   std::vector<MemoryKind> kinds = {{"weights in training", held.weights, held.weights},
                                    {"weights of frozen networks", held.frozen, held.frozen},
                                    {"optimizer's state", held.optimizer, held.optimizer},
-                                   {"gradients, batches, other", rest, held.weights + held.batch},
+                                   {"gradients, batches, other", rest, held.batch},
                                    {"activations before backward", activations, memory.activations_needed},
                                    {"buffers and gradients in flight", buffers, 0}};
   MemoryKind sum{"peak", 0, 0};

@@ -48,7 +48,7 @@ ParameterArena::ParameterArena(const std::vector<NamedVar>& parameters, double w
   }
   const Options options = slots_[0].var.options();
   values_ = zeros({size_}, options);
-  gradients_ = zeros({size_}, options);
+  if (options.device != Device::cpu) gradients_ = zeros({size_}, options);
   squares_ = zeros({}, {DType::f64, options.device});
   for (ParameterSlot& slot : slots_) {
     const Options own = slot.var.options();
@@ -63,21 +63,42 @@ ParameterArena::ParameterArena(const std::vector<NamedVar>& parameters, double w
 
 void ParameterArena::collect_gradients() {
   for (ParameterSlot& slot : slots_) {
-    const Tensor gradient = slot.var.grad(), home = view(gradients_, slot);
-    slot.has_gradient = gradient.defined();
-    if (slot.has_gradient) copy_into(home, gradient);
-    else fill(home, 0);
+    slot.gradient = slot.var.grad();
     slot.var.clear_grad();
   }
-  sum_of_squares(squares_, gradients_);
-  claim("collect gradients", gradients_, 3);  // read, written to the arena, read for the norm
+  if (gradients_.defined()) {
+    for (ParameterSlot& slot : slots_) {
+      const Tensor home = view(gradients_, slot);
+      if (!slot.gradient.defined()) {
+        fill(home, 0);
+        continue;
+      }
+      copy_into(home, slot.gradient);
+      slot.gradient = home;
+    }
+    sum_of_squares(squares_, gradients_);
+  } else {
+    // From the last to the first: the update then finds the first ones in the cache.
+    double total = 0;
+    for (size_t i = slots_.size(); i-- > 0;) {
+      if (!slots_[i].gradient.defined()) continue;
+      sum_of_squares(squares_, slots_[i].gradient);
+      total += squares_.item();
+    }
+    fill(squares_, total);
+  }
+  claim("collect gradients", values_, gradients_.defined() ? 3 : 1);  // read for the norm; before it, copied
+}
+
+void ParameterArena::drop_gradients() {
+  for (ParameterSlot& slot : slots_) slot.gradient = {};
 }
 
 double ParameterArena::gradient_norm() const {
   const double norm = std::sqrt(squares_.item());
   if (std::isfinite(norm)) return norm;
   for (const ParameterSlot& slot : slots_) {
-    check_as(ErrorKind::non_finite, all_finite(view(gradients_, slot)), "gradient of '", slot.name,
+    check_as(ErrorKind::non_finite, !slot.gradient.defined() || all_finite(slot.gradient), "gradient of '", slot.name,
              "' is NaN or infinite");
   }
   fail(ErrorKind::non_finite, "the norm of all gradients overflows");
@@ -88,10 +109,11 @@ void ParameterArena::for_each_run(
   for (size_t first = 0; first < slots_.size();) {
     const ParameterSlot& slot = slots_[first];
     size_t last = first + 1;
-    while (last < slots_.size() && slots_[last].has_gradient == slot.has_gradient &&
+    while (gradients_.defined() && last < slots_.size() && slots_[last].gradient.defined() == slot.gradient.defined() &&
            slots_[last].lr_scale == slot.lr_scale && slots_[last].weight_decay == slot.weight_decay)
       ++last;
-    if (slot.has_gradient) f(slot.begin, last < slots_.size() ? slots_[last].begin : size_, slot);
+    const int64_t end = last < slots_.size() ? slots_[last].begin : size_;
+    if (slot.gradient.defined()) f(slot.begin, gradients_.defined() ? end : slot.begin + slot.var.numel(), slot);
     first = last;
   }
 }
@@ -133,7 +155,7 @@ void AdamW::launch() {
     dispatch(arena_.values(), [&](auto dev, auto type) {
       using T = decltype(type);
       kernel::adamw<T>(dev, arena_.values().ptr<T>() + begin, means_.ptr<T>() + begin, squares_.ptr<T>() + begin,
-                       arena_.gradients().ptr<T>() + begin, end - begin, s, schedule_.ptr<double>(),
+                       slot.gradient.ptr<T>(), end - begin, s, schedule_.ptr<double>(),
                        arena_.gradient_squares().ptr<double>());
     });
   });
@@ -142,6 +164,7 @@ void AdamW::launch() {
 
 double AdamW::finish_step() {
   const double norm = arena_.gradient_norm();
+  arena_.drop_gradients();
   ++*steps_.value().ptr<int64_t>();
   return norm;
 }
@@ -159,8 +182,8 @@ double Lars::step(double learning_rate) {
   const double gradient_norm = arena_.gradient_norm();
   for (size_t i = 0; i < arena_.slots().size(); ++i) {
     const ParameterSlot& slot = arena_.slots()[i];
-    if (!slot.has_gradient) continue;
-    const Tensor value = slot.var.value(), gradient = arena_.view(arena_.gradients(), slot);
+    if (!slot.gradient.defined()) continue;
+    const Tensor value = slot.var.value(), gradient = slot.gradient;
     dispatch(value, [&](auto dev, auto type) {
       using T = decltype(type);
       double scale = 1;
@@ -174,6 +197,7 @@ double Lars::step(double learning_rate) {
                           learning_rate, config_.momentum, slot.weight_decay, scale);
     });
   }
+  arena_.drop_gradients();
   claim("lars", arena_.values(), 10);  // clone, decay and norms of it, then the update
   return gradient_norm;
 }

@@ -1,5 +1,6 @@
-// AdamW and LARS over flat arenas: parameters, gradients and moments each lie in one block of memory, so that a step is
-// a few long kernel calls. Also gradient clipping and the moving average of weights.
+// AdamW and LARS over flat arenas: parameters and moments each lie in one block of memory, on the device gradients too,
+// so that a step is a few long kernel calls there; the CPU reads gradients where the backward pass left them. Also
+// gradient clipping and the moving average of weights.
 // Parameters that need no gradient (frozen) are left out; those that got none in a step are left as they are.
 #pragma once
 #include <functional>
@@ -14,13 +15,14 @@ namespace addp {
 struct ParameterSlot {
   std::string name;
   Var var;
-  int64_t begin = 0;          // first element in the arenas
-  double lr_scale = 1;        // factor on the learning rate (layer-wise decay)
-  double weight_decay = 0;    // 0 for tensors with one dimension
-  bool has_gradient = false;  // in the present step
+  int64_t begin = 0;        // first element in the arenas
+  double lr_scale = 1;      // factor on the learning rate (layer-wise decay)
+  double weight_decay = 0;  // 0 for tensors with one dimension
+  Tensor gradient = {};     // in the present step; undefined when none came
 };
 
-// Moves parameters and gradients into arenas. The Vars keep their shapes and names; their values become views.
+// Moves parameters, and gradients on the device, into arenas. The Vars keep their shapes and names; their values become
+// views.
 class ParameterArena {
  public:
   using LrScale = std::function<double(const std::string& name)>;
@@ -28,26 +30,28 @@ class ParameterArena {
   // All parameters must share dtype and device. Order: equal settings together, otherwise as given.
   ParameterArena(const std::vector<NamedVar>& parameters, double weight_decay, const LrScale& lr_scale = {});
 
-  // Collects the gradients that backward() left (and clears them there) and sums their squares. Waits for nothing.
+  // Takes the gradients that backward() left (and clears them there) and sums their squares. Waits for nothing.
   void collect_gradients();
+  void drop_gradients();                                       // lets their memory go, once they were used
   const Tensor& gradient_squares() const { return squares_; }  // their sum, [] f64 beside the gradients
   // The Euclidean norm of what was collected; waits for the device. Throws Error(non_finite) naming the first parameter
   // whose gradient is not finite.
   double gradient_norm() const;
 
-  // Calls f(begin, end, slot) for maximal runs of parameters with a gradient and equal settings.
+  // Calls f(begin, end, slot) for runs of parameters with a gradient and equal settings, whose gradients follow each
+  // other in memory from slot.gradient on: on the device as long as they come, on the CPU one parameter each.
   void for_each_run(const std::function<void(int64_t begin, int64_t end, const ParameterSlot&)>& f) const;
 
   Tensor view(const Tensor& arena, const ParameterSlot& slot) const { return arena.view(slot.begin, slot.var.shape()); }
   const std::vector<ParameterSlot>& slots() const { return slots_; }
   int64_t size() const { return size_; }
   const Tensor& values() const { return values_; }
-  const Tensor& gradients() const { return gradients_; }
 
  private:
   std::vector<ParameterSlot> slots_;
   int64_t size_ = 0;  // elements, padding included
-  Tensor values_, gradients_, squares_;
+  Tensor values_, squares_;
+  Tensor gradients_;  // undefined on the CPU
 };
 
 struct AdamwConfig {

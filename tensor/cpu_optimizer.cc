@@ -1,4 +1,4 @@
-// Optimizer steps on the CPU: one pass over flat arenas, at the speed of memory.
+// Optimizer steps on the CPU: one pass over parameters, moments and gradients, at the speed of memory.
 #include <cmath>
 
 #include "tensor/adamw.h"
@@ -11,6 +11,12 @@ namespace addp::kernel {
 using cpu::load;
 using cpu::store;
 
+namespace {
+
+constexpr int64_t kStep = 4096;  // elements a task: a step reads and writes several times as much as other kernels
+
+}  // namespace
+
 template <class T>
 void adamw(Cpu, T* p, T* m, T* v, const T* g, int64_t n, const AdamwStep& step, const double* schedule,
            const double* norm2) {
@@ -20,7 +26,7 @@ void adamw(Cpu, T* p, T* m, T* v, const T* g, int64_t n, const AdamwStep& step, 
   const T beta1 = c.beta1, beta2 = c.beta2, eps = c.eps, fresh1 = c.fresh1, fresh2 = c.fresh2;
   const T keep = c.keep, size = c.size, v_scale = c.v_scale, scale = c.scale;
   // Constants are captured by value, so that they stay in registers.
-  parallel_ranges(n, cpu::kGrain, [=](int64_t begin, int64_t end) {
+  parallel_ranges(n, kStep, [=](int64_t begin, int64_t end) {
     cpu::for_vectors<T>(end - begin, [=](int64_t at, auto lanes) {
       const int64_t i = begin + at;
       const V gradient = load<T>(g + i, lanes) * scale;
@@ -38,7 +44,7 @@ void momentum(Cpu, T* p, T* mu, const T* g, int64_t n, double lr, double momentu
   using V = cpu::Vec<T>;
   const T rate = static_cast<T>(lr), keep = static_cast<T>(momentum);
   const T pull = static_cast<T>(decay), factor = static_cast<T>(scale);
-  parallel_ranges(n, cpu::kGrain, [=](int64_t begin, int64_t end) {
+  parallel_ranges(n, kStep, [=](int64_t begin, int64_t end) {
     cpu::for_vectors<T>(end - begin, [=](int64_t at, auto lanes) {
       const int64_t i = begin + at;
       const V w = load<T>(p + i, lanes);

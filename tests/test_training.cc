@@ -90,7 +90,9 @@ TEST_CASE("AdamW: frozen and untouched parameters stay, a bad gradient stops the
   AdamW optimizer({used, idle, frozen}, {});
   CHECK(optimizer.arena().slots().size() == 2);
   give(used, {1, 1});
+  const Tensor gradient = used.var.grad();
   optimizer.step(0.1);
+  CHECK(gradient.unique());  // nothing holds it any longer
   CHECK(at(used.var, 0) != 1);
   CHECK(at(idle.var, 0) == 3);
   CHECK(at(frozen.var, 0) == 5);

@@ -55,14 +55,19 @@ void check_vqgan(Golden& golden, Report& report, Options options) {
 
   const Var h = vqgan.encode(image);
   const Quantized q = vqgan.quantize(h);
-  const Var rec = vqgan.decode(q.z_q);
+  const Var decoded = vqgan.decode(q.z_q);
+  // One of the 6144 differences is 5e-7, less than float32's rounding of `decoded`: which sign it has is 1e-2 of all
+  // gradients. So float32 has the loss at the reference's reconstruction; ours is compared.
+  const bool single = options.dtype == DType::f32;
+  const Var rec = single ? straight_through(decoded, golden.input(file, "decoded", options)) : decoded;
   const Var loss = mean(square(rec - target)) + mean(abs(rec - target)) + q.codebook_loss;
   backward(loss);
 
   report.compare(file, "h", h.value());
   report.compare_exactly(file, "indices", q.codes);
   report.compare(file, "z_q", q.z_q.value());
-  report.compare(file, "decoded", rec.value());
+  if (single) report.note("vqgan_expected in f32: the loss at the reference's reconstruction (see check_vqgan)");
+  report.compare(file, "decoded", decoded.value());
   report.compare(file, "codebook_loss", q.codebook_loss.value());
   report.compare(file, "train_loss", loss.value());
   report.compare(file, "grad.x0", image.grad());

@@ -4,6 +4,7 @@
 // because mean and rstd depend on x: dmean/dx = 1 / n, drstd/dx = -rstd^2 x^ / n.
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "tensor/cpu_math.h"
@@ -30,14 +31,20 @@ struct Sums {
   double g = 0, gx = 0;
 };
 
-// y[i] += partial[p * n + i], p in order.
+// y[i] = sum over p of partial[p * stride + i], in double, p in order.
 template <class T>
-void add_partials(T* y, const std::vector<T>& partial, int64_t parts, int64_t n, int64_t stride, int64_t offset) {
-  for (int64_t i = 0; i < n; ++i) {
-    double total = 0;
-    for (int64_t p = 0; p < parts; ++p) total += partial[p * stride + offset + i];
-    y[i] = static_cast<T>(total);
-  }
+void add_partials(T* y, const T* partial, int64_t parts, int64_t n, int64_t stride) {
+  constexpr int64_t kBlock = 64;
+  parallel_ranges(n, std::max(kBlock, cpu::row_grain(parts)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += kBlock) {
+      double total[kBlock] = {};
+      const int64_t count = std::min(kBlock, end - i);
+      for (int64_t p = 0; p < parts; ++p) {
+        for (int64_t j = 0; j < count; ++j) total[j] += partial[p * stride + i + j];
+      }
+      for (int64_t j = 0; j < count; ++j) y[i + j] = static_cast<T>(total[j]);
+    }
+  });
 }
 
 }  // namespace
@@ -78,10 +85,10 @@ void layer_norm_bwd(Cpu, T* dx, T* dweight, T* dbias, const T* dy, const T* x, c
   using V = Vec<T>;
   // Each chunk of rows has its own partial dweight, dbias.
   const int64_t grain = std::max<int64_t>(8, cpu::row_grain(D)), chunks = (N + grain - 1) / grain;
-  std::vector<T> partial(chunks * 2 * D, T(0));
+  const auto partial = std::make_unique_for_overwrite<T[]>(static_cast<size_t>(chunks * 2 * D));
   parallel_ranges(N, grain, [&](int64_t begin, int64_t end) {
-    T* dw = partial.data() + begin / grain * 2 * D;
-    T* db = dw + D;
+    T *dw = partial.get() + begin / grain * 2 * D, *db = dw + D;
+    std::fill_n(dw, 2 * D, T(0));
     for (int64_t r = begin; r < end; ++r) {
       const T *xr = x + r * D, *dyr = dy + r * D, m = mean[r], rs = rstd[r];
       V g_sum{}, gx_sum{};
@@ -101,8 +108,8 @@ void layer_norm_bwd(Cpu, T* dx, T* dweight, T* dbias, const T* dy, const T* x, c
       });
     }
   });
-  add_partials(dweight, partial, chunks, D, 2 * D, 0);
-  add_partials(dbias, partial, chunks, D, 2 * D, D);
+  add_partials(dweight, partial.get(), chunks, D, 2 * D);
+  add_partials(dbias, partial.get() + D, chunks, D, 2 * D);
 }
 
 // ---- Group norm: one task per image and group

@@ -1,6 +1,7 @@
 // Reductions on the CPU: sums over an axis and their backward, sum of squares, argmax. Sums are accumulated in double,
 // in chunks whose size depends on the shape only.
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "tensor/cpu_math.h"
@@ -13,28 +14,33 @@ using cpu::kGrain;
 
 namespace {
 
-// total[i] += sum over r < rows of x[r, i]. Rows enter four at a time, which halves the traffic to `total`.
+// total[i] += sum over r < rows of x[r * stride + i], i < n. Rows enter four at a time, which halves the traffic to
+// `total`.
 template <class T>
-void add_rows(double* total, const T* x, int64_t rows, int64_t inner) {
+void add_rows(double* total, const T* x, int64_t rows, int64_t n, int64_t stride) {
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4) {
-    const T *x0 = x + r * inner, *x1 = x0 + inner, *x2 = x1 + inner, *x3 = x2 + inner;
-    for (int64_t i = 0; i < inner; ++i) {
+    const T *x0 = x + r * stride, *x1 = x0 + stride, *x2 = x1 + stride, *x3 = x2 + stride;
+    for (int64_t i = 0; i < n; ++i) {
       total[i] += (double(x0[i]) + double(x1[i])) + (double(x2[i]) + double(x3[i]));
     }
   }
   for (; r < rows; ++r) {
-    for (int64_t i = 0; i < inner; ++i) total[i] += double(x[r * inner + i]);
+    for (int64_t i = 0; i < n; ++i) total[i] += double(x[r * stride + i]);
   }
 }
 
-// y[i] = scale * sum over r < rows of x[r, i]; total is scratch of y's size.
+// y[i] = scale * sum over r < rows of x[r * stride + i], i < n.
 template <class T, class From>
-void sum_columns(T* y, std::vector<double>& total, const From* x, int64_t rows, double scale) {
-  const int64_t inner = static_cast<int64_t>(total.size());
-  std::fill(total.begin(), total.end(), 0.0);
-  add_rows(total.data(), x, rows, inner);
-  for (int64_t i = 0; i < inner; ++i) y[i] = static_cast<T>(scale * total[i]);
+void sum_columns(T* y, const From* x, int64_t rows, int64_t n, int64_t stride, double scale) {
+  constexpr int64_t kBlock = 256;
+  double total[kBlock];
+  for (int64_t first = 0; first < n; first += kBlock) {
+    const int64_t count = std::min(kBlock, n - first);
+    std::fill_n(total, count, 0.0);
+    add_rows(total, x + first, rows, count, stride);
+    for (int64_t i = 0; i < count; ++i) y[first + i] = static_cast<T>(scale * total[i]);
+  }
 }
 
 // Sums over contiguous rows of n.
@@ -65,19 +71,21 @@ void sum_axis(Cpu, T* y, const T* x, int64_t outer, int64_t n, int64_t inner, do
   const int64_t grain = std::max<int64_t>(4, 4 * cpu::row_grain(inner)), chunks = (n + grain - 1) / grain;
   if (chunks <= 1) {
     parallel_ranges(outer, cpu::row_grain(n * inner), [&](int64_t begin, int64_t end) {
-      std::vector<double> total(inner);
-      for (int64_t o = begin; o < end; ++o) sum_columns(y + o * inner, total, x + o * n * inner, n, scale);
+      for (int64_t o = begin; o < end; ++o) sum_columns(y + o * inner, x + o * n * inner, n, inner, inner, scale);
     });
     return;
   }
-  std::vector<double> partial(outer * chunks * inner, 0.0);
+  const auto partial = std::make_unique_for_overwrite<double[]>(static_cast<size_t>(outer * chunks * inner));
   parallel_for(outer * chunks, [&](int64_t task) {
     const int64_t o = task / chunks, begin = task % chunks * grain, end = std::min(n, begin + grain);
-    add_rows(partial.data() + task * inner, x + (o * n + begin) * inner, end - begin, inner);
+    double* sum = partial.get() + task * inner;
+    std::fill_n(sum, inner, 0.0);
+    add_rows(sum, x + (o * n + begin) * inner, end - begin, inner, inner);
   });
-  std::vector<double> total(inner);
   for (int64_t o = 0; o < outer; ++o) {
-    sum_columns(y + o * inner, total, partial.data() + o * chunks * inner, chunks, scale);
+    parallel_ranges(inner, std::max<int64_t>(256, cpu::row_grain(chunks)), [&](int64_t begin, int64_t end) {
+      sum_columns(y + o * inner + begin, partial.get() + o * chunks * inner + begin, chunks, end - begin, inner, scale);
+    });
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "autograd/ops.h"
+#include "tensor/parallel.h"
 #include "tests/check_op.h"
 #include "tests/compare.h"
 
@@ -44,6 +45,24 @@ TEST_CASE("ops: layer_norm") {
   check_same(
       {{2, 3, 35}, {35}, {35}}, [](auto& v) { return layer_norm(v[0], v[1], v[2], 1e-3); },
       [](auto& v) { return normalised(v[0], -1, 1e-3) * v[1] + v[2]; });
+}
+
+TEST_CASE("ops: layer_norm of long rows, whose gradients of weights are summed by several tasks") {
+  const std::vector<Shape> shapes = {{41, 6007}, {6007}, {6007}};
+  check_same(
+      shapes, [](auto& v) { return layer_norm(v[0], v[1], v[2], 1e-3); },
+      [](auto& v) { return normalised(v[0], -1, 1e-3) * v[1] + v[2]; });
+  const int before = num_threads();
+  std::vector<Tensor> first;
+  for (int threads : {1, 2, 5}) {
+    set_num_threads(threads);
+    std::vector<Var> v;
+    for (size_t i = 0; i < shapes.size(); ++i) v.emplace_back(random_tensor(shapes[i], i, {}), true);
+    backward(layer_norm(v[0], v[1], v[2], 1e-5), random_tensor(shapes[0], 9, {}));
+    if (first.empty()) first = {v[0].grad(), v[1].grad(), v[2].grad()};
+    for (size_t i = 0; i < 3; ++i) CHECK(same_bits(first[i], v[i].grad()));
+  }
+  set_num_threads(before);
 }
 
 TEST_CASE("ops: group_norm, group_norm_silu") {

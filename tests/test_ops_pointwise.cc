@@ -179,11 +179,19 @@ TEST_CASE("ops: long sums are exact to float32's last digits, the same for any n
   const Tensor x = affine(Var(random_tensor({3, 50022}, 6)), 1, 10).value();
   const Tensor single = to(x, {});
   const auto sums = [](const Tensor& t) {
-    return std::vector<Tensor>{sum(Var(t)).value(), sum_axis(Var(t), 0).value(), sum_axis(Var(t), 1).value(),
+    return std::vector<Tensor>{sum(Var(t)).value(),
+                               sum_axis(Var(t), 0).value(),
+                               sum_axis(Var(t), 1).value(),
                                sum_axis(reshape(Var(t), {50022, 3}), 0).value(),
-                               sum_axis(reshape(Var(t), {7, -1, 3}), 1).value()};
+                               sum_axis(reshape(Var(t), {7, -1, 3}), 1).value(),
+                               sum_axis(reshape(Var(t), {378, 397}), 0).value(),
+                               sum_axis(reshape(Var(t), {7, 21438}), 0).value()};
   };
   const std::vector<Tensor> exact = sums(to(single, kDouble)), found = sums(single);
+  for (int64_t rows : {378, 7}) {  // columns as rows of the transposed
+    const Var columns = permute(reshape(Var(to(single, kDouble)), {rows, -1}), {1, 0});
+    CHECK(largest_difference(exact[rows == 378 ? 5 : 6], sum_axis(columns, 1).value()) < 1e-9);
+  }
   for (size_t i = 0; i < exact.size(); ++i) {
     CAPTURE(i);
     CHECK(largest_difference(to(found[i], kDouble), exact[i]) < 2e-7 * sum(abs(Var(exact[i]))).item());

@@ -46,6 +46,40 @@ TEST_CASE("codes: nearest_codes against a plain search, the same in float32, the
   CHECK_THROWS_AS(code_sums(z, codes, 5, count, total), Error);
 }
 
+TEST_CASE("codes: nearest_codes where codes are close to each other, huge, tiny or not numbers") {
+  const int64_t N = 45, K = 67, D = 33;
+  for (const double scale : {1.0, 1e-3, 1e-22, 1e12, 1e17, 1e18}) {
+    INFO(scale);
+    std::vector<float> z = to_vector<float>(random_tensor({N, D}, 1)),
+                       codes = to_vector<float>(random_tensor({K, D}, 2));
+    // Three codes a unit in the last place from another, and rows that lie near them.
+    for (int64_t i = 0; i < 3 * D; ++i) {
+      codes[(40 + i / D) * D + i % D] = codes[i % D];
+      if (i % D == 7 * (i / D)) codes[(40 + i / D) * D + i % D] = std::nextafter(codes[i % D], 9.0f);
+    }
+    for (int64_t i = 0; i < 20 * D; ++i) z[i] = codes[i % D] + 1e-3f * z[i];
+    for (float& v : z) v *= static_cast<float>(scale);
+    for (float& v : codes) v *= static_cast<float>(scale);
+    std::vector<int64_t> expected;
+    for (int64_t r = 0; r < N; ++r) {
+      int64_t best = 0;
+      double best_distance = INFINITY;
+      for (int64_t k = 0; k < K; ++k) {
+        double distance = 0;
+        for (int64_t d = 0; d < D; ++d) distance += std::pow(double(z[r * D + d]) - double(codes[k * D + d]), 2);
+        if (distance < best_distance) best = k, best_distance = distance;
+      }
+      expected.push_back(best);
+    }
+    CHECK(to_vector<int64_t>(nearest_codes(from_vector(z, {N, D}), from_vector(codes, {K, D}))) == expected);
+    const std::vector<double> z64(z.begin(), z.end()), codes64(codes.begin(), codes.end());
+    CHECK(to_vector<int64_t>(nearest_codes(from_vector(z64, {N, D}), from_vector(codes64, {K, D}))) == expected);
+  }
+  const float nan = std::nanf("");
+  const Tensor z = from_vector<float>({1, nan, 3}, {3, 1}), codes = from_vector<float>({nan, 0.9f, 3.2f}, {3, 1});
+  CHECK(to_vector<int64_t>(nearest_codes(z, codes)) == std::vector<int64_t>{1, 0, 2});
+}
+
 TEST_CASE("codes: smallest_mask, argmax") {
   const Tensor x = from_vector<float>({3, 1, 1, 2, 1, 0, 5, 5, 4, 5}, {2, 5});
   CHECK(to_vector<float>(smallest_mask(x, {2, 3})) == std::vector<float>{0, 1, 1, 0, 0, 1, 1, 0, 1, 0});

@@ -82,21 +82,11 @@ struct TransformedWeight {
   T* at(int64_t frequency, int64_t t) const { return data + (frequency * tiles + t) * channels * kPanelRows<T>; }
 
   void fill(const T* weight, int64_t row_step, int64_t channel_step, bool flipped) const {
-    parallel_for(tiles * ceil_div(channels, 16), [&](int64_t task) {
-      const int64_t t = task % tiles, begin = task / tiles * 16, end = std::min(channels, begin + 16);
-      const Part part = tile(t);
-      alignas(kVectorBytes) T taps[9][kPanelRows<T>] = {};
-      for (int64_t c = begin; c < end; ++c) {
-        for (int64_t i = 0; i < part.size; ++i) {
-          const T* from = weight + (part.begin + i) * row_step + c * channel_step;
-          for (int tap = 0; tap < 9; ++tap) taps[tap][i] = from[flipped ? 8 - tap : tap];
-        }
-        for (int64_t i = 0; i < kPanelRows<T>; i += kRegisterLanes<T>) {
-          transform<WeightTransform, Register<T>>(
-              [&](int r, int k) { return load_register(&taps[3 * r + k][i]); },
-              [&](int r, int k, Register<T> v) { store_register(at(r * kIn + k, t) + c * kPanelRows<T> + i, v); });
-        }
-      }
+    parallel_for(tiles * ceil_div(channels, 32), [&](int64_t task) {
+      const int64_t t = task % tiles, begin = task / tiles * 32, end = std::min(channels, begin + 32);
+      transform_weight(at(0, t) + begin * kPanelRows<T>, at(1, t) - at(0, t),
+                       weight + tile(t).begin * row_step + begin * channel_step, row_step, channel_step, flipped,
+                       tile(t).size, end - begin);
     });
   }
 };
@@ -312,6 +302,7 @@ void run(const Block& block, T* y, const T* x, const TransformedWeight<T>& weigh
 template <class T>
 bool winograd_pays(const ConvShape& s) {
   const int64_t covered = ceil_div(s.Ho, kOut) * ceil_div(s.Wo, kOut) * kOut * kOut;  // pixels of whole tiles
+  if (few_tiles(s)) return true;
   return s.kh == 3 && s.kw == 3 && s.stride == 1 && std::min(s.Ci, s.Co) >= kMinChannels &&
          std::max(s.Ci, s.Co) <= kMaxChannels && s.B * s.Ho * s.Wo >= kMinPixels &&
          (std::min(s.Ho, s.Wo) >= kMinSide || (ImageLanes<T>::fits(s) && 2 * covered <= 3 * s.Ho * s.Wo));
@@ -320,6 +311,7 @@ bool winograd_pays(const ConvShape& s) {
 template <class T>
 void winograd(T* y, const T* x, const T* weight, int64_t row_step, int64_t channel_step, bool flipped, const T* bias,
               const ConvShape& s) {
+  if (few_tiles(s)) return winograd_few(y, x, weight, row_step, channel_step, flipped, bias, s);
   const TransformedWeight<T> transformed(s.Co, s.Ci);
   transformed.fill(weight, row_step, channel_step, flipped);
   if (ImageLanes<T>::fits(s)) {

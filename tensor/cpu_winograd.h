@@ -24,4 +24,12 @@ void winograd(T* y, const T* x, const T* weight, int64_t row_step, int64_t chann
 template <class T>
 void winograd_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s);
 
+// The same where tiles are few and channels many (cpu_winograd_few.cc), which few_tiles tells.
+bool few_tiles(const ConvShape& s);
+template <class T>
+void winograd_few(T* y, const T* x, const T* weight, int64_t row_step, int64_t channel_step, bool flipped,
+                  const T* bias, const ConvShape& s);
+template <class T>
+void winograd_few_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s);
+
 }  // namespace addp::cpu

@@ -144,6 +144,7 @@ struct WeightGradient {
 
 template <class T>
 void winograd_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s) {
+  if (few_tiles(s)) return winograd_few_bwd_weight(dweight, dy, x, s);
   const WeightGradient<T> gradient{s};
   const int64_t partials = gradient.partials(), rows = s.B * gradient.height;
   T* const sums = scratch<T>(Slot::shared, partials * gradient.size());

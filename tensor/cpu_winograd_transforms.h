@@ -112,6 +112,24 @@ template <class Transform, class V, class Get, class Put>
   }
 }
 
+// to[f * apart + c * kPanelRows + i] = frequency f of G g G', g the kernel of row i and channel c: its entry (r, k)
+// lies at weight[i * row_step + c * channel_step + 3 r + k], or with `flipped` at ... + 8 - 3 r - k. rows <= kTileRows.
+template <class T>
+void transform_weight(T* to, int64_t apart, const T* weight, int64_t row_step, int64_t channel_step, bool flipped,
+                      int64_t rows, int64_t channels) {
+  constexpr int64_t n = kRegisterLanes<T>, whole = (9 + n - 1) / n * n;
+  T taps[whole * kPanelRows<T>];
+  for (int64_t c = 0; c < channels; ++c) {
+    // In whole vectors where what lies behind the kernel can be read along.
+    transpose<true>(taps, kPanelRows<T>, weight + c * channel_step, row_step, rows, c + 1 < channels ? whole : 9);
+    for (int64_t i = 0; i < kPanelRows<T>; i += n) {
+      transform<WeightTransform, Register<T>>(
+          [&](int r, int k) { return load_register(taps + (flipped ? 8 - 3 * r - k : 3 * r + k) * kPanelRows<T> + i); },
+          [&](int r, int k, Register<T> v) { store_register(to + (r * kIn + k) * apart + c * kPanelRows<T> + i, v); });
+    }
+  }
+}
+
 // Rows [first, first + rows) of an H x W image, each as `width` columns from -left on, with zeros outside.
 template <class T>
 inline void pad(T* to, int64_t rows, int64_t width, const T* image, int64_t H, int64_t W, int64_t first, int64_t left) {

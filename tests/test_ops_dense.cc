@@ -196,6 +196,10 @@ TEST_CASE("conv2d: sizes around every block and tail, against the definition") {
                                          {{2, 17, 50, 61}, {18, 17, 3, 3}, 1, {1, 1, 1, 1}},
                                          {{3, 16, 28, 30}, {31, 16, 3, 3}, 1, {2, 0, 1, 2}},
                                          {{15, 33, 12, 13}, {16, 33, 3, 3}, 1, {1, 1, 1, 1}},
+                                         // few tiles of many channels
+                                         {{1, 70, 15, 14}, {67, 70, 3, 3}, 1, {1, 1, 1, 1}},
+                                         {{5, 64, 11, 17}, {130, 64, 3, 3}, 1, {2, 0, 1, 2}},
+                                         {{1, 129, 16, 13}, {64, 129, 3, 3}, 1, {0, 1, 2, 0}},
                                          // and vectors of images
                                          {{32, 16, 8, 8}, {17, 16, 3, 3}, 1, {1, 1, 1, 1}},
                                          {{30, 16, 9, 11}, {18, 16, 3, 3}, 1, {2, 0, 1, 1}}}) {
@@ -218,9 +222,11 @@ TEST_CASE("conv2d: float32, the same bits for any number of threads") {
     Shape x, weight;
     int64_t stride;
   };
-  // Winograd with vectors of tiles and of images, some empty; direct, with bands of one image; few outputs; 1x1
+  // Winograd with vectors of tiles and of images, some empty, and with few tiles; direct, with bands of one image; few
+  // outputs; 1x1
   for (const Case& c : std::vector<Case>{{{1, 18, 50, 61}, {17, 18, 3, 3}, 1},
                                          {{30, 17, 12, 9}, {18, 17, 3, 3}, 1},
+                                         {{1, 140, 16, 15}, {70, 140, 3, 3}, 1},
                                          {{1, 9, 40, 21}, {10, 9, 3, 3}, 1},
                                          {{3, 5, 16, 18}, {6, 5, 4, 4}, 2},
                                          {{2, 20, 33, 48}, {15, 20, 4, 4}, 2},

@@ -59,8 +59,9 @@ struct Run {
 
 // What a register tile computes: up to kStripCols pixels.
 struct Strip {
-  std::vector<Run> runs;
-  int64_t cols = 0;
+  std::span<const Run> runs;
+  int64_t cols;
+  bool adjacent;  // whether its results lie side by side
 };
 
 // What a task computes: some rows of one image, or some whole images where they are small.
@@ -141,7 +142,8 @@ struct Convolution {
   void run_block(T* y, const T* x, const T* bias, const Block& block) const {
     PaddedImages<T> image(block.images.size, (block.rows.size - 1) * s.stride + s.kh, (s.Wo - 1) * s.stride + s.kw,
                           s.stride);
-    const std::vector<Strip> strips = strips_of(block, image);
+    std::vector<Run> runs;
+    const std::vector<Strip> strips = strips_of(runs, block, image);
     Buffers<T> b{y, x + block.images.begin * s.Ci * s.Hi * s.Wi, bias, {}, nullptr, nullptr, 0, 0};
     int64_t longest = 0;
     for (const Filter<T>& f : filters) {
@@ -198,21 +200,28 @@ struct Convolution {
     return offsets;
   }
 
-  std::vector<Strip> strips_of(const Block& block, const PaddedImages<T>& image) const {
+  // Fills `runs` and cuts them into strips.
+  std::vector<Strip> strips_of(std::vector<Run>& runs, const Block& block, const PaddedImages<T>& image) const {
     const int64_t in_row = in_place ? ceil_div(s.Wo, n) : s.Wo, total = block.images.size * block.rows.size * in_row;
     const int64_t room = in_place ? strip_vectors * n : kPanelCols<T>;
     std::vector<Strip> strips;
+    runs.reserve(total);
+    strips.reserve(in_place ? ceil_div(total, strip_vectors) : ceil_div(total, room));
     for (int64_t done = 0; done < total;) {
-      Strip& strip = strips.emplace_back();
+      const size_t first = runs.size();
+      Strip strip{{}, 0, step == 1};
       while (done < total && strip.cols < room) {
-        const int64_t column = in_place ? std::min(done % in_row * n, s.Wo - n) : done % s.Wo;
-        const int64_t size = in_place ? n : std::min(room - strip.cols, s.Wo - column);
         const int64_t row = done / in_row, i = row / block.rows.size, r = row % block.rows.size;
+        const int64_t column = in_place ? std::min((done - row * in_row) * n, s.Wo - n) : done - row * in_row;
+        const int64_t size = in_place ? n : std::min(room - strip.cols, s.Wo - column);
         const int64_t from = as_it_lies ? done : (i * image.height + r * s.stride) * image.row_size + column;
-        strip.runs.push_back({from, strip.cols, size, block.images.begin + i, block.rows.begin + r, column});
+        runs.push_back({from, strip.cols, size, block.images.begin + i, block.rows.begin + r, column});
+        strip.adjacent = strip.adjacent && place(runs.back(), 0) == place(runs[first], 0) + strip.cols;
         strip.cols += size;
         done += in_place ? 1 : size;
       }
+      strip.runs = std::span(runs).subspan(first);
+      strips.push_back(strip);
     }
     return strips;
   }
@@ -236,28 +245,24 @@ struct Convolution {
 
   // Tile t, output channels `co`, of row v of the strip's positions.
   void run_tile(const Buffers<T>& b, const Strip& strip, const T* panel, Part co, int64_t t, int64_t v) const {
-    bool adjacent = step == 1;
-    const T* start[kStripVectors];
-    for (size_t r = 0; r < strip.runs.size(); ++r) {
-      if (in_place) start[r] = b.x + strip.runs[r].from;
-      adjacent = adjacent && place(strip.runs[r], v) == place(strip.runs[0], v) + strip.runs[r].to;
-    }
+    cpu::Shifted<T> patches{};
+    for (size_t r = 0; r < strip.runs.size() && in_place; ++r) patches.start[r] = b.x + strip.runs[r].from;
     for (int64_t h = 0; h < step; ++h, panel += b.panel_size) {
-      T* to = adjacent ? b.y + place(strip.runs[0], v) + co.begin * H * W : b.tile + h * tile_size;
-      const int64_t to_step = adjacent ? H * W : kStripCols<T>;
+      T* to = strip.adjacent ? b.y + place(strip.runs[0], v) + co.begin * H * W : b.tile + h * tile_size;
+      const int64_t to_step = strip.adjacent ? H * W : kStripCols<T>;
       for (int64_t i = 0; b.bias != nullptr && i < co.size; ++i) {
         std::fill_n(to + i * to_step, strip.cols, b.bias[co.begin + i]);
       }
       const int64_t filter = v * step + h, count = steps(filters[filter]);
       const T* weight = filters[filter].packed + t * count * kPanelRows<T>;
       if (in_place) {
-        cpu::multiply_strip(to, to_step, weight, count, start, b.offsets[filter].data(), co.size, strip.cols,
-                            b.bias != nullptr);
+        patches.offset = b.offsets[filter].data();
+        cpu::multiply_strip(to, to_step, weight, count, patches, co.size, strip.cols, b.bias != nullptr);
       } else {
         cpu::multiply_tile(to, to_step, weight, {count, kPanelRows<T>}, panel, co.size, strip.cols, b.bias != nullptr);
       }
     }
-    if (!adjacent) store(b.y, b.tile, strip, co, v);
+    if (!strip.adjacent) store(b.y, b.tile, strip, co, v);
   }
 
   // Of a run's first result in channel 0.

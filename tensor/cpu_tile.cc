@@ -78,21 +78,9 @@ struct Panel {
   void next() { b += kPanelCols<T>; }
 };
 
-// ... or each vector at its start, moved by the step's offset.
-template <class T>
-struct Shifted {
-  const T* start[kStripVectors];
-  const int64_t* offset;
-
-  template <int v>
-  Register<T> vector() const {
-    return load_register(start[v] + *offset);
-  }
-  void next() { ++offset; }
-};
-
+// ... or Shifted.
 template <class T, class Left, class Right>
-using TileFunction = void (*)(T* c, int64_t ldc, const Left& left, Right right, int64_t cols, bool accumulate,
+using TileFunction = void (*)(T* c, int64_t ldc, const Left& left, const Right& right, int64_t cols, bool accumulate,
                               const T* row);
 
 template <int vectors, class V, class T>
@@ -102,8 +90,9 @@ template <int vectors, class V, class T>
 }
 
 template <class T, class Left, class Right, int rows, int vectors>
-void tile(T* c, int64_t ldc, const Left& left, Right source, int64_t cols, bool accumulate, const T* row) {
+void tile(T* c, int64_t ldc, const Left& left, const Right& from, int64_t cols, bool accumulate, const T* row) {
   constexpr int n = kRegisterLanes<T>;
+  Right source = from;
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 4
@@ -126,6 +115,7 @@ void tile(T* c, int64_t ldc, const Left& left, Right source, int64_t cols, bool 
     }
   }
   if (row != nullptr) {
+#pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
       Register<T> shift{};
       std::memcpy(&shift, row + v * n, std::min<int64_t>(n, cols - v * n) * sizeof(T));
@@ -195,22 +185,19 @@ void multiply_rows(T* c, int64_t ldc, const T* a, int64_t lda, int64_t steps, co
   multiply<kPanelVectors, kTileRows>(c, ldc, Rows<T>{a, steps, lda}, Panel<T>{b}, rows, cols, accumulate, row);
 }
 template <class T>
-void multiply_strip(T* c, int64_t ldc, const T* a, int64_t steps, const T* const* start, const int64_t* offset,
-                    int64_t rows, int64_t cols, bool accumulate) {
+void multiply_strip(T* c, int64_t ldc, const T* a, int64_t steps, const Shifted<T>& b, int64_t rows, int64_t cols,
+                    bool accumulate) {
   const Packed<T> left{a, {steps, kPanelRows<T>}};
-  Shifted<T> right{{}, offset};
-  std::copy_n(start, ceil_div(cols, kRegisterLanes<T>), right.start);
   if (rows <= kStripRows) {
-    multiply<kStripVectors, kStripRows, T>(c, ldc, left, right, rows, cols, accumulate, nullptr);
+    multiply<kStripVectors, kStripRows, T>(c, ldc, left, b, rows, cols, accumulate, nullptr);
   } else {
-    multiply<kPanelVectors, kTileRows, T>(c, ldc, left, right, rows, cols, accumulate, nullptr);
+    multiply<kPanelVectors, kTileRows, T>(c, ldc, left, b, rows, cols, accumulate, nullptr);
   }
 }
 
-#define ADDP_INSTANTIATE(T)                                                                                       \
-  template void multiply_tile(T*, int64_t, const T*, const Walk&, const T*, int64_t, int64_t, bool, const T*);    \
-  template void multiply_strip(T*, int64_t, const T*, int64_t, const T* const*, const int64_t*, int64_t, int64_t, \
-                               bool);                                                                             \
+#define ADDP_INSTANTIATE(T)                                                                                    \
+  template void multiply_tile(T*, int64_t, const T*, const Walk&, const T*, int64_t, int64_t, bool, const T*); \
+  template void multiply_strip(T*, int64_t, const T*, int64_t, const Shifted<T>&, int64_t, int64_t, bool);     \
   template void multiply_rows(T*, int64_t, const T*, int64_t, int64_t, const T*, int64_t, int64_t, bool, const T*);
 ADDP_INSTANTIATE(float)
 ADDP_INSTANTIATE(double)

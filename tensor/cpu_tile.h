@@ -84,12 +84,25 @@ template <class T>
 void multiply_rows(T* c, int64_t ldc, const T* a, int64_t lda, int64_t steps, const T* b, int64_t rows, int64_t cols,
                    bool accumulate, const T* row = nullptr);
 
-// The same without packing the right operand: columns [v n, (v + 1) n), n = kRegisterLanes, of step s lie at
-// start[v] + offset[s]. a is a packed tile, [steps, kPanelRows]; cols <= kPanelCols, or <= kStripVectors * n where
-// rows <= kStripRows.
+// A right operand that is not packed: columns [v n, (v + 1) n), n = kRegisterLanes, of step s lie at start[v] +
+// offset[s].
 template <class T>
-void multiply_strip(T* c, int64_t ldc, const T* a, int64_t steps, const T* const* start, const int64_t* offset,
-                    int64_t rows, int64_t cols, bool accumulate);
+struct Shifted {
+  const T* start[kStripVectors];
+  const int64_t* offset;
+
+  template <int v>
+  Register<T> vector() const {
+    return load_register(start[v] + *offset);
+  }
+  void next() { ++offset; }
+};
+
+// The same product with such a b. a is a packed tile, [steps, kPanelRows]; cols <= kPanelCols, or <= kStripVectors * n
+// where rows <= kStripRows.
+template <class T>
+void multiply_strip(T* c, int64_t ldc, const T* a, int64_t steps, const Shifted<T>& b, int64_t rows, int64_t cols,
+                    bool accumulate);
 
 // Per-thread scratch of at least n elements, aligned to cache lines; valid until this thread asks for the same slot
 // again. A task uses Slot::task; what a kernel prepares for all of its tasks lives in Slot::shared of its caller.

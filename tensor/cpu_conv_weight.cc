@@ -25,6 +25,7 @@ using cpu::pointwise;
 constexpr int64_t kMinPartials = 4, kMaxPartials = 8;
 constexpr int64_t kPartialsSize = 1 << 19;  // elements of all partial sums together, about
 constexpr int64_t kOperandsSize = 1 << 20;  // elements of transposed operands of a 1x1 convolution, about
+constexpr int64_t kSplitOutputs = 1 << 16;  // weights of a 1x1 convolution from which on its outputs are split
 constexpr int64_t kPixelsPerProduct = 256;  // at least where it can be
 
 // Whether the channels of a row of taps fit into a register tile: in an x whose channels are not rounded up, they lie
@@ -178,9 +179,7 @@ void pointwise_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& 
 template <class T>
 void conv2d_bwd_weight(Cpu, T* dweight, const T* dy, const T* x, const ConvShape& s) {
   if (cpu::winograd_pays<T>(s)) return cpu::winograd_bwd_weight(dweight, dy, x, s);
-  if (pointwise(s) && ceil_div(s.Co, kTileRows) * ceil_div(s.Ci, kPanelCols<T>) >= kMaxPartials) {
-    return pointwise_bwd_weight(dweight, dy, x, s);
-  }
+  if (pointwise(s) && s.Ci * s.Co >= kSplitOutputs) return pointwise_bwd_weight(dweight, dy, x, s);
   const ConvShape exchanged{s.B,  s.Co, s.Ho, s.Wo, s.Ci, s.kh, s.kw, 1, s.kh - 1 - s.pad_top, s.kw - 1 - s.pad_left,
                             s.Hi, s.Wi};
   const bool exchange = s.stride == 1 && s.Co < s.Ci && rows_of_taps<T>(exchanged);

@@ -51,7 +51,7 @@ struct PaddedImages {
           copy_short(to + s.pad_left + begin_x, from + begin_x, end_x - begin_x);
         } else {
           const int64_t done = phases == 2 && s.pad_left >= 0 ? fill_pairs(to, from, s) : 0;
-          for (int64_t phase = 0; phase < phases && done < s.Wi; ++phase) {
+          for (int64_t phase = 0; done < s.Wi && phase < phases; ++phase) {
             fill_part(to + phase * part_size, from, phase - s.pad_left, done, s.Wi);
           }
         }
@@ -74,8 +74,14 @@ struct PaddedImages {
     T* even_columns = to + odd * part_size + s.pad_left / 2;
     T* odd_columns = to + (1 - odd) * part_size + (s.pad_left + 1) / 2;
     const int64_t room = part_size - (s.pad_left + 1) / 2;  // places left in either part
+    const int64_t end = std::min(s.Wi / 2, room);
     int64_t j = 0;
-    for (; j + Pairs::n <= std::min(s.Wi / 2, room); j += Pairs::n) {
+    for (; j + 2 * Pairs::n <= end; j += 2 * Pairs::n) {
+      const auto v = Pairs::load_wide(from + 2 * j), w = Pairs::load_wide(from + 2 * j + 2 * Pairs::n);
+      Pairs::store(even_columns + j, Pairs::first(v, w));
+      Pairs::store(odd_columns + j, Pairs::second(v, w));
+    }
+    for (; j + Pairs::n <= end; j += Pairs::n) {
       const auto v = Pairs::load_wide(from + 2 * j);
       Pairs::store(even_columns + j, Pairs::first(v));
       Pairs::store(odd_columns + j, Pairs::second(v));

@@ -34,6 +34,9 @@ struct Pairs {
   // a b c d -> a c, and b d
   static Narrow first(Wide v) { return every_second<0>(v); }
   static Narrow second(Wide v) { return every_second<1>(v); }
+  // The same of two registers: a b c d, e f g h -> a c e g, and b d f h
+  static Wide first(Wide v, Wide w) { return every_second<0>(v, w); }
+  static Wide second(Wide v, Wide w) { return every_second<1>(v, w); }
 
  private:
   template <class V>
@@ -46,6 +49,11 @@ struct Pairs {
   static Narrow every_second(Wide v) {
     return [&]<size_t... I>(std::index_sequence<I...>) { return __builtin_shufflevector(v, v, (2 * I + start)...); }
     (std::make_index_sequence<n>());
+  }
+  template <int start>
+  static Wide every_second(Wide v, Wide w) {
+    return [&]<size_t... I>(std::index_sequence<I...>) { return __builtin_shufflevector(v, w, (2 * I + start)...); }
+    (std::make_index_sequence<2 * n>());
   }
 };
 

@@ -8,6 +8,7 @@
 #include <xmmintrin.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <memory>
@@ -57,7 +58,7 @@ class Team {
     shares_[0].core.store(sched_getcpu(), std::memory_order_relaxed);
     start();
     take_tasks(0);
-    for (uint32_t busy; (busy = spin_while(busy_, [](uint32_t b) { return b != 0; })) != 0;) busy_.wait(busy);
+    wait_while(busy_, [](uint32_t busy) { return busy != 0; });
     if (error_) std::rethrow_exception(error_);
   }
 
@@ -90,19 +91,32 @@ class Team {
 
   // Lets the workers go: each reads what was written before.
   void start() {
-    generation_.fetch_add(1, std::memory_order_release);
-    generation_.notify_all();
+    generation_.fetch_add(1);
+    wake_sleepers();
   }
 
-  // The value, once the condition no longer holds for it or we have waited long enough to sleep.
+  // Waits while the condition holds for the value, awake at first. Returns whether the thread slept. (std::atomic's
+  // wait would give its core away to other processes for milliseconds, by sched_yield, where the wait is for
+  // microseconds.)
   template <class Condition>
-  uint32_t spin_while(const std::atomic<uint32_t>& value, Condition&& condition) const {
-    uint32_t now = value.load(std::memory_order_acquire);
-    for (int i = 0; i < spin_ && condition(now); ++i) {
+  bool wait_while(const std::atomic<uint32_t>& value, Condition&& condition) {
+    for (int i = 0; i <= spin_; ++i) {
+      if (!condition(value.load(std::memory_order_acquire))) return false;
       _mm_pause();
-      now = value.load(std::memory_order_acquire);
     }
-    return now;
+    std::unique_lock lock(sleep_mutex_);
+    sleepers_.fetch_add(1);
+    wake_.wait(lock, [&] { return !condition(value.load()); });
+    sleepers_.fetch_sub(1);
+    return true;
+  }
+
+  // To be called after a value was changed that somebody may wait for. In the one order of all these operations the
+  // change comes before a sleeper's look at the value, or the sleeper is counted before we look.
+  void wake_sleepers() {
+    if (sleepers_.load() == 0) return;
+    { std::lock_guard lock(sleep_mutex_); }
+    wake_.notify_all();
   }
 
   // A thread that slept is woken on any core, often on that of the thread that woke it, where each would then wait for
@@ -129,22 +143,21 @@ class Team {
   void work(size_t self) {
     flush_denormals();
     for (uint32_t seen = 0;;) {
-      while (spin_while(generation_, [=](uint32_t g) { return g == seen; }) == seen) {
-        generation_.wait(seen);
-        avoid_shared_core(self);
-      }
+      if (wait_while(generation_, [=](uint32_t generation) { return generation == seen; })) avoid_shared_core(self);
       ++seen;
       if (stop_) return;
       take_tasks(self);
-      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+      if (busy_.fetch_sub(1) == 1) wake_sleepers();
     }
   }
 
   std::vector<Share> shares_;
   std::vector<std::thread> workers_;
-  std::mutex run_mutex_, error_mutex_;
+  std::mutex run_mutex_, error_mutex_, sleep_mutex_;
+  std::condition_variable wake_;
   alignas(64) std::atomic<uint32_t> generation_{0};  // kernel calls so far
   alignas(64) std::atomic<uint32_t> busy_{0};        // workers not yet done with the present one
+  std::atomic<uint32_t> sleepers_{0};
   void (*call_)(void*, int64_t) = nullptr;
   void* context_ = nullptr;
   std::exception_ptr error_;

@@ -87,6 +87,8 @@ struct Convolution {
   int64_t step, H, W;  // of the output
   std::vector<Filter<T>> filters = std::vector<Filter<T>>(step * step);  // [v, h]
 
+  const T* plain = nullptr;  // weights that are read as they lie, [Co, Ci]
+
   static constexpr int64_t n = kRegisterLanes<T>, tile_size = kTileRows * kStripCols<T>;
   int64_t tiles = ceil_div(s.Co, kTileRows);
   bool as_it_lies = pointwise(s);
@@ -98,6 +100,10 @@ struct Convolution {
 
   // Entry (co, ci, tap) of a filter is weight[co * row_step + ci * channel_step + tap.weight].
   void pack(const T* weight, int64_t row_step, int64_t channel_step) {
+    if (as_it_lies && channel_step == 1) {
+      plain = weight;
+      return;
+    }
     int64_t size = 0;
     for (const Filter<T>& f : filters) size += tiles * steps(f) * kPanelRows<T>;
     T* to = cpu::scratch<T>(cpu::Slot::shared, size);
@@ -254,8 +260,10 @@ struct Convolution {
         std::fill_n(to + i * to_step, strip.cols, b.bias[co.begin + i]);
       }
       const int64_t filter = v * step + h, count = steps(filters[filter]);
-      const T* weight = filters[filter].packed + t * count * kPanelRows<T>;
-      if (in_place) {
+      const T* weight = plain != nullptr ? plain + co.begin * s.Ci : filters[filter].packed + t * count * kPanelRows<T>;
+      if (plain != nullptr) {
+        cpu::multiply_rows(to, to_step, weight, s.Ci, s.Ci, panel, co.size, strip.cols, b.bias != nullptr);
+      } else if (in_place) {
         patches.offset = b.offsets[filter].data();
         cpu::multiply_strip(to, to_step, weight, count, patches, co.size, strip.cols, b.bias != nullptr);
       } else {

@@ -12,10 +12,10 @@ namespace {
 constexpr int64_t kCalibrationSteps = 24;
 constexpr double kRateFactors[] = {0.5, 1, 2};
 
-// Stages of all systems, each once, tokenizers first.
-std::vector<std::string> all_stages(const Comparison& comparison) {
+// Stages of the systems, each once, in order.
+std::vector<std::string> all_stages(const std::vector<SystemKind>& systems) {
   std::vector<std::string> stages;
-  for (const SystemKind& system : comparison.systems) {
+  for (const SystemKind& system : systems) {
     for (const std::string& stage : system.stages) {
       if (std::find(stages.begin(), stages.end(), stage) == stages.end()) stages.push_back(stage);
     }
@@ -59,7 +59,19 @@ std::string sweep_folder(const Comparison& comparison, const std::string& stage,
   return comparison.options.run + "/sweep/" + stage + "-" + factor_text(factor);
 }
 
-// Of the first system that has the stage: ADDP's predictor, not MAGE's, so that `addp ablate` finds the same sweep.
+// MAGE's share and that of ADDP's predictor depend on ADDP's, whether ADDP takes part or not.
+std::vector<SystemKind> with_addp(std::vector<SystemKind> systems) {
+  const auto is = [](const char* key) { return [key](const SystemKind& system) { return system.key == key; }; };
+  const bool has_part = std::any_of(systems.begin(), systems.end(), is("mage")) ||
+                        std::any_of(systems.begin(), systems.end(), is("predictor"));
+  if (has_part && std::none_of(systems.begin(), systems.end(), is("addp"))) {
+    systems.push_back(system_kind("addp"));
+  }
+  return systems;
+}
+
+// Of the first system that has the stage: ADDP's predictor, not MAGE's, so that a sweep is the same with other systems
+// beside it and in `addp ablate`.
 int64_t first_share(const Schedule& schedule, const std::string& stage) {
   for (const SystemKind& system : system_kinds()) {
     const auto shares = schedule.steps.find(system.key);
@@ -89,7 +101,7 @@ Schedule share_out(const Comparison& comparison, const std::map<std::string, dou
     }
     return steps;
   };
-  for (const SystemKind& system : comparison.systems) {
+  for (const SystemKind& system : with_addp(comparison.systems)) {
     std::map<std::string, int64_t>& steps = schedule.steps[system.key];
     const bool is_part = system.key == "mage" || system.key == "predictor";
     steps = in_proportion(is_part ? system_kind("addp").stages : system.stages, comparison.budget);
@@ -108,13 +120,7 @@ Schedule share_out(const Comparison& comparison, const std::map<std::string, dou
 
 std::vector<Job> calibration_jobs(const Comparison& comparison) {
   std::vector<Job> jobs;
-  std::vector<std::string> stages = all_stages(comparison);
-  // MAGE's share depends on what ADDP's stages take.
-  if (std::find(stages.begin(), stages.end(), "predictor") != stages.end() &&
-      std::find(stages.begin(), stages.end(), "addp") == stages.end()) {
-    stages.push_back("addp");
-  }
-  for (const std::string& stage : stages) {
+  for (const std::string& stage : all_stages(with_addp(comparison.systems))) {
     Job job;
     job.name = "calibration." + stage;
     job.title = "what a step takes: " + stage;
@@ -144,7 +150,7 @@ std::map<std::string, double> measured_step_seconds(const Comparison& comparison
 
 std::vector<Job> sweep_jobs(const Comparison& comparison, const Schedule& schedule) {
   std::vector<Job> jobs;
-  for (const std::string& stage : all_stages(comparison)) {
+  for (const std::string& stage : all_stages(comparison.systems)) {
     const int64_t steps = first_share(schedule, stage);
     for (const double factor : kRateFactors) {
       Job job;
@@ -167,7 +173,7 @@ std::vector<Job> sweep_jobs(const Comparison& comparison, const Schedule& schedu
 
 std::map<std::string, double> best_rate_factors(const Comparison& comparison) {
   std::map<std::string, double> best;
-  for (const std::string& stage : all_stages(comparison)) {
+  for (const std::string& stage : all_stages(comparison.systems)) {
     double least = INFINITY;
     best[stage] = 1;
     for (const double factor : kRateFactors) {

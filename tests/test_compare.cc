@@ -98,6 +98,20 @@ TEST_CASE("compare: every system gets the whole budget, in steps or in seconds")
     CHECK(steps.steps.at("predictor").at(stage) == steps.steps.at("addp").at(stage));
   CHECK(steps.steps.at("predictor").size() == 2);
 
+  // So is MAGE's sweep the same with and without ADDP.
+  CompareOptions mage_only = demo_options("steps:1000");
+  mage_only.systems = {"mage"};
+  const auto commands = [](const Comparison& comparison, const Schedule& schedule) {
+    std::map<std::string, std::vector<std::string>> all;
+    for (const Job& job : sweep_jobs(comparison, schedule)) all[job.name] = job.arguments;
+    return all;
+  };
+  const auto whole = commands(in_steps, steps);
+  const Comparison alone(mage_only);
+  const auto few = commands(alone, share_out(alone, {}));
+  CHECK(few.size() == 6);
+  for (const auto& [name, arguments] : few) CHECK_MESSAGE(whole.at(name) == arguments, name);
+
   const std::map<std::string, double> unit = {{"vqgan", 0.1},     {"predictor", 0.05}, {"addp", 0.25},
                                               {"vit-vqgan", 0.2}, {"gpt", 0.02},       {"igpt", 0.5},
                                               {"finetune", 0.04}};

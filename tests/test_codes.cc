@@ -9,14 +9,11 @@
 
 using namespace addp;
 
-TEST_CASE("codes: nearest_codes against a plain search, the same in float32, the first on ties") {
-  const int64_t N = 203, K = 37, D = 5;
-  Tensor z = to(random_tensor({7, 29, D}, 1), {}), codebook = to(random_tensor({K, D}, 2), {});
-  fill(codebook.view(9 * D, {D}), 0.25);
-  fill(codebook.view(20 * D, {D}), 0.25);
-  fill(z.view(0, {D}), 0.25);
+// The first code of the least distance, in double, for every row of z.
+static std::vector<int64_t> plain_search(const Tensor& z, const Tensor& codebook) {
+  const int64_t K = codebook.dim(0), D = codebook.dim(1), N = z.numel() / D;
   const std::vector<double> zs = to_vector<double>(z), cs = to_vector<double>(codebook);
-  std::vector<int64_t> expected;
+  std::vector<int64_t> codes;
   for (int64_t r = 0; r < N; ++r) {
     int64_t best = 0;
     double best_distance = INFINITY;
@@ -25,8 +22,18 @@ TEST_CASE("codes: nearest_codes against a plain search, the same in float32, the
       for (int64_t d = 0; d < D; ++d) distance += std::pow(zs[r * D + d] - cs[k * D + d], 2);
       if (distance < best_distance) best = k, best_distance = distance;
     }
-    expected.push_back(best);
+    codes.push_back(best);
   }
+  return codes;
+}
+
+TEST_CASE("codes: nearest_codes against a plain search, the same in float32, the first on ties") {
+  const int64_t N = 203, K = 37, D = 5;
+  Tensor z = to(random_tensor({7, 29, D}, 1), {}), codebook = to(random_tensor({K, D}, 2), {});
+  fill(codebook.view(9 * D, {D}), 0.25);
+  fill(codebook.view(20 * D, {D}), 0.25);
+  fill(z.view(0, {D}), 0.25);
+  const std::vector<int64_t> expected = plain_search(z, codebook);
   CHECK(expected[0] == 9);
   const Tensor codes = nearest_codes(z, codebook);
   CHECK(codes.shape() == Shape{7, 29});
@@ -60,17 +67,7 @@ TEST_CASE("codes: nearest_codes where codes are close to each other, huge, tiny 
     for (int64_t i = 0; i < 20 * D; ++i) z[i] = codes[i % D] + 1e-3f * z[i];
     for (float& v : z) v *= static_cast<float>(scale);
     for (float& v : codes) v *= static_cast<float>(scale);
-    std::vector<int64_t> expected;
-    for (int64_t r = 0; r < N; ++r) {
-      int64_t best = 0;
-      double best_distance = INFINITY;
-      for (int64_t k = 0; k < K; ++k) {
-        double distance = 0;
-        for (int64_t d = 0; d < D; ++d) distance += std::pow(double(z[r * D + d]) - double(codes[k * D + d]), 2);
-        if (distance < best_distance) best = k, best_distance = distance;
-      }
-      expected.push_back(best);
-    }
+    const std::vector<int64_t> expected = plain_search(from_vector(z, {N, D}), from_vector(codes, {K, D}));
     CHECK(to_vector<int64_t>(nearest_codes(from_vector(z, {N, D}), from_vector(codes, {K, D}))) == expected);
     const std::vector<double> z64(z.begin(), z.end()), codes64(codes.begin(), codes.end());
     CHECK(to_vector<int64_t>(nearest_codes(from_vector(z64, {N, D}), from_vector(codes64, {K, D}))) == expected);

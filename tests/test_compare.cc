@@ -151,7 +151,7 @@ TEST_CASE("compare: the networks of the demo's preset are of comparable size") {
 TEST_CASE("program: compare trains and judges systems, and repeats nothing") {
   const ScratchFolder folder;
   const std::string run = folder / "compare";
-  const Words command = compare_tiny(run) + kTwoSystems;
+  const Words command = compare_tiny(run) + kTwoSystems + kAtOnce;  // a job waits for one that it needs and that runs
   const Outcome outcome = run_well(command);
   CHECK(contains(outcome.err, "MAGE"));
   CHECK(contains(outcome.err, "left in all"));
@@ -249,6 +249,8 @@ TEST_CASE("program: ablations stand on what the comparison in their folder has t
   CHECK(compared[2]["figures"]["probe_mean"]["values"] ==
         Json(figure_of_run(run + "/seed1/addp/predictor", "probe", "... mean over patch tokens")));
   CHECK(compared[2]["figures"]["fid"]["values"] != compared[0]["figures"]["fid"]["values"]);
+  const Json timed = Json::parse(bytes_of(run + "/compare.json"))[0]["rows"];
+  CHECK(timed[2]["figures"]["seconds"]["mean"].get<double>() < timed[1]["figures"]["seconds"]["mean"].get<double>());
   const auto before = records(run);
   run_well(Words{"ablate", "--resume"} + options);
   auto after = records(run);

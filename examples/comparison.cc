@@ -101,6 +101,8 @@ Comparison::Comparison(const CompareOptions& given) : options(given), config(res
              unknown_name("task", task, task_names()));
   }
   check_labels(options.labels);
+  check_as(ErrorKind::usage, options.plan.empty() || (options.budget.empty() && !options.sweep),
+           "--plan says steps and learning rates: leave out --budget and --sweep");
   const std::string& text = options.budget;
   if (text.empty()) {
     for (const std::string& stage : system_kind("addp").stages) budget += static_cast<double>(recipe(stage).steps);

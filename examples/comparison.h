@@ -63,6 +63,13 @@ struct Schedule {
 // get no step.
 Schedule share_out(const Comparison& comparison, const std::map<std::string, double>& step_seconds);
 
+// A schedule as a file, so that the same comparison, or a part of it, can be run on another machine, where a budget in
+// seconds would give other steps and a sweep might find other rates. Every comparison writes its own to plan.json.
+//   {"steps": {SYSTEM: {STAGE: N}}, "learning_rate_factors": {STAGE: FACTOR}}
+void write_plan(const std::string& file, const Schedule& schedule);
+// Throws Error(data) when the file is malformed, Error(usage) when a system or stage of the comparison is not in it.
+Schedule read_plan(const std::string& file, const Comparison& comparison);
+
 // Commands, in order. Of the budget in seconds: a few steps of each stage; its results; of the sweep: each stage with
 // half, once and twice its learning rate; the factors that were best; then everything else.
 std::vector<Job> calibration_jobs(const Comparison& comparison);

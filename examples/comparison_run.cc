@@ -1,5 +1,6 @@
 // From the options of `addp compare` or `addp ablate` to finished tables.
 #include <cstdio>
+#include <optional>
 
 #include "data/dataset.h"
 #include "examples/child.h"
@@ -33,20 +34,30 @@ void check_inputs(const Comparison& comparison) {
     open_feature_network(comparison.options.features, network_options(comparison.options.common));
 }
 
-// All that is left; false when it was stopped.
-bool run_all(const Comparison& comparison, JobRunner& runner, const MakeJobs& make_jobs, const WriteTables& write) {
+// By the plan, or by the budget, for which steps are timed and learning rates tried. Nothing when it was stopped.
+std::optional<Schedule> make_schedule(const Comparison& comparison, JobRunner& runner) {
+  if (!comparison.options.plan.empty()) return read_plan(comparison.options.plan, comparison);
   std::map<std::string, double> seconds;
   if (comparison.in_seconds) {
-    if (!runner.run(calibration_jobs(comparison), 1)) return false;
+    if (!runner.run(calibration_jobs(comparison), 1)) return std::nullopt;
     check(runner.failures().empty(), "without the time of a step there is no budget: ",
           runner.failures().empty() ? "" : runner.failures().front());
     seconds = measured_step_seconds(comparison);
   }
   Schedule schedule = share_out(comparison, seconds);
   if (comparison.options.sweep) {
-    if (!runner.run(sweep_jobs(comparison, schedule), comparison.options.jobs)) return false;
+    if (!runner.run(sweep_jobs(comparison, schedule), comparison.options.jobs)) return std::nullopt;
     schedule.rate_factors = best_rate_factors(comparison);
   }
+  return schedule;
+}
+
+// All that is left; false when it was stopped.
+bool run_all(const Comparison& comparison, JobRunner& runner, const MakeJobs& make_jobs, const WriteTables& write) {
+  const std::optional<Schedule> made = make_schedule(comparison, runner);
+  if (!made) return false;
+  const Schedule& schedule = *made;
+  write_plan(comparison.options.run + "/plan.json", schedule);
   const auto write_now = [&] { write(comparison, schedule, runner); };
   const bool finished = runner.run(make_jobs(comparison, schedule), comparison.options.jobs, write_now);
   write_now();
@@ -59,7 +70,8 @@ int run_comparison(const CompareOptions& options, const std::vector<std::string>
                    const WriteTables& write) {
   apply(options.common);
   const Comparison comparison(options);
-  if (!comparison.in_seconds) share_out(comparison, {});  // refuses a small budget
+  if (!options.plan.empty()) read_plan(options.plan, comparison);  // refuses one that does not fit
+  else if (!comparison.in_seconds) share_out(comparison, {});      // refuses a small budget
   check_inputs(comparison);
   JobRunner runner(options.run, options.common, options.resume);
   install_forwarding_handlers();

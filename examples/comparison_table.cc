@@ -164,9 +164,12 @@ std::vector<std::string> common_notes(const Comparison& comparison) {
   for (const uint64_t seed : comparison.seeds()) seeds += concat_text(seeds.empty() ? "" : ", ", seed);
   std::string set;
   for (const std::string& text : o.config.set) set += " --set " + text;
-  return {concat_text("data ", o.data.data, ", preset ", o.config.preset, set, "; seeds ", seeds, "; budget ",
-                      comparison.budget, comparison.in_seconds ? " seconds" : " steps",
-                      " of training for all stages of a system; ", num_threads(), " threads of ", processor(),
+  const std::string budget =
+      o.plan.empty() ? concat_text("budget ", comparison.budget, comparison.in_seconds ? " seconds" : " steps",
+                                   " of training for all stages of a system")
+                     : "steps and learning rates of " + o.plan;
+  return {concat_text("data ", o.data.data, ", preset ", o.config.preset, set, "; seeds ", seeds, "; ", budget, "; ",
+                      num_threads(), " threads of ", processor(),
                       o.jobs > 1 ? concat_text(", shared by ", o.jobs, " jobs") : "", "."),
           "Mean ± standard deviation of a sample over the seeds. Training seconds are those of the steps alone."};
 }

@@ -192,6 +192,8 @@ void add_comparison(CLI::App* app, CompareOptions& o) {
   app->add_option("--budget", o.budget,
                   "steps:N or seconds:N of training, for all stages of a system together; default: the preset's steps "
                   "for the three stages of ADDP");
+  app->add_option("--plan", o.plan,
+                  "plan.json of another comparison: its steps and learning rates, instead of --budget and --sweep");
   app->add_option("--train", o.train, "training images of probe and k-NN; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

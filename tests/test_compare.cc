@@ -218,8 +218,9 @@ TEST_CASE("program: a sweep picks the rate of the least loss, and a budget in se
     for (size_t i = points.size() - count; i < points.size(); ++i) sum += points[i].second;
     return sum / static_cast<double>(count);
   };
-  run_well({"compare", "--run",   run,   "--preset", "tiny", "--data", "shapes", "--budget", "seconds:2", "--systems",
-            "igpt",    "--tasks", "knn", "--train",  "100",  "--test", "50",     "--seeds",  "1",         "--sweep"});
+  const Words command = {"compare", "--preset", "tiny", "--data", "shapes", "--systems", "igpt", "--tasks",
+                         "knn",     "--train",  "100",  "--test", "50",     "--seeds",   "1"};
+  run_well(command + Words{"--run", run, "--budget", "seconds:2", "--sweep"});
   std::string best = "1";
   for (const std::string factor : {"0.5", "2"}) {
     if (mean_loss(factor) < mean_loss(best)) best = factor;
@@ -233,6 +234,53 @@ TEST_CASE("program: a sweep picks the rate of the least loss, and a budget in se
   const double spent = Json::parse(bytes_of(run + "/compare.json"))[0]["rows"][0]["figures"]["seconds"]["mean"];
   CHECK(spent > 0.2);
   CHECK(spent < 20);
+
+  // Elsewhere the plan repeats it, whatever a step takes there.
+  const std::string again = folder / "again";
+  run_well(command + Words{"--run", again, "--plan", run + "/plan.json"});
+  CHECK(figures(again)[0]["rows"] == table["rows"]);
+  CHECK(!fs::exists(again + "/sweep"));
+  CHECK(bytes_of(again + "/plan.json") == bytes_of(run + "/plan.json"));
+}
+
+TEST_CASE("compare: a plan is read as it was written, and refused when it does not fit") {
+  const ScratchFolder folder;
+  const std::string file = folder / "plan.json";
+  Schedule schedule = share_out(Comparison(demo_options("steps:1000")), {});
+  schedule.rate_factors = {{"addp", 2}, {"gpt", 0.5}};
+  write_plan(file, schedule);
+  CompareOptions options = demo_options("");
+  options.plan = file;
+  const Comparison comparison(options);
+  CHECK(read_plan(file, comparison).steps == schedule.steps);
+  CHECK(read_plan(file, comparison).rate_factors == schedule.rate_factors);
+
+  const auto refusal = [&](ErrorKind kind, const std::string& text) {
+    write_file_atomically(file, text);
+    return message_of(kind, [&] { read_plan(file, comparison); });
+  };
+  CHECK(contains(refusal(ErrorKind::data, "{"), "plan.json: expected \"steps\""));
+  CHECK(contains(refusal(ErrorKind::data, R"({"steps": [1]})"), "plan.json: expected \"steps\""));
+  CHECK(contains(refusal(ErrorKind::usage, R"({"steps": {}})"), "no steps for addp"));
+  CHECK(contains(refusal(ErrorKind::usage, R"({"steps": {"addp": {"vqgan": 5}}})"), "addp's stage predictor"));
+  for (const std::string steps : {"0", "-3", "1.5", "1e30", "18446744073709551615", "\"5\"", "null"}) {
+    INFO(steps);
+    CHECK(contains(refusal(ErrorKind::data, R"({"steps": {"addp": {"vqgan": )" + steps + "}}}"), "addp.vqgan"));
+  }
+  nlohmann::json json = {{"steps", schedule.steps}};
+  const auto with_factors = [&](const Json& factors) {
+    json["learning_rate_factors"] = factors;
+    return json.dump();
+  };
+  CHECK(contains(refusal(ErrorKind::data, with_factors({{"addp", 0}})), "addp: expected a factor"));
+  CHECK(contains(refusal(ErrorKind::data, with_factors({{"addp", "2"}})), "addp: expected a factor"));
+  CHECK(contains(refusal(ErrorKind::data, with_factors(Json::array({2}))), "learning_rate_factors"));
+  CHECK(contains(refusal(ErrorKind::usage, with_factors({{"adp", 2}})), "adp"));
+
+  options.sweep = true;
+  CHECK(contains(message_of(ErrorKind::usage, [&] { Comparison{options}; }), "--sweep"));
+  options.sweep = false, options.budget = "steps:5";
+  CHECK(contains(message_of(ErrorKind::usage, [&] { Comparison{options}; }), "--budget"));
 }
 
 TEST_CASE("program: ablations stand on what the comparison in their folder has trained") {
@@ -348,6 +396,7 @@ TEST_CASE("program: compare refuses what it cannot do, and leaves no folder behi
   check_fails(2, {"compare", "--run", run, "--budget", "hours:3"}, {"--budget", "hours:3", "steps:N"});
   check_fails(2, {"compare", "--run", run, "--budget", "steps:1"}, {"--budget", "no step"});
   check_fails(2, {"compare", "--run", run, "--labels", "0"}, {"--labels", "0"});
+  check_fails(3, {"compare", "--run", run, "--plan", folder / "none.json"}, {folder / "none.json"});
   check_fails(2, {"compare", "--run", run, "--set", "train_adp.steps=3"}, {"train_adp.steps"});
   check_fails(3, {"compare", "--run", run, "--preset", "tiny", "--data", folder / "none"}, {folder / "none"});
   check_fails(2, compare_tiny(run) + Words{"--features", folder / "none"}, {"--features", folder / "none"});

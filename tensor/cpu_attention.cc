@@ -1,7 +1,8 @@
 // Softmax attention, one task per image and head, on packed qkv as it lies. Work goes by panels of queries with one
 // query per vector lane: scores are S^T [keys, queries], so the softmax runs down columns without horizontal sums and
 // masks, and S^T is at once the packed operand of O^T = V^T S^T, whose other operand, V, needs no packing at all.
-// Backward recomputes P^T from the saved log-sum-exp, panel by panel.
+// Backward recomputes P^T from the saved log-sum-exp, panel by panel. A few queries that are left behind the last panel
+// (the one of a class token behind 64 or 256 patches) go one by one, with one key per vector lane.
 #include <algorithm>
 #include <cmath>
 
@@ -22,6 +23,7 @@ using cpu::Part;
 using cpu::Vec;
 
 constexpr double kMasked = -1e30;
+constexpr int64_t kFewQueries = 4;  // so many cost less one by one than as a panel
 
 template <class T>
 inline Vec<T> get(const T* p) {
@@ -76,6 +78,34 @@ struct Head {
     }
   }
 
+  // Queries from here on go one by one.
+  int64_t panels_end() const {
+    const int64_t left = L % kPanelCols<T>;
+    return left <= kFewQueries ? L - left : L;
+  }
+
+  // scores[key] = row of `packed` . x [Dh], for the first `keys` keys; fills its last vector.
+  void score_row(T* scores, const T* packed, const T* x, int64_t keys) const {
+    constexpr int64_t kVectors = kPanelRows<T> / kLanes<T>;
+    for (int64_t t = 0; t < tiles() && tile(t).begin < keys; ++t, packed += Dh * kPanelRows<T>) {
+      Vec<T> sum[kVectors] = {};
+      for (int64_t d = 0; d < Dh; ++d) {
+        for (int64_t v = 0; v < kVectors; ++v) sum[v] += get(packed + d * kPanelRows<T> + v * kLanes<T>) * x[d];
+      }
+      for (int64_t v = 0; v < kVectors; ++v) put(scores + tile(t).begin + v * kLanes<T>, sum[v]);
+    }
+  }
+  int64_t row_size() const { return L + kPanelRows<T>; }
+
+  // to [Dh] = sum over keys of weights[key] rows[key]. rows: [keys, Dh], `step` apart.
+  void mix_row(T* to, const T* rows, const T* weights, int64_t keys) const {
+    cpu::for_vectors<T>(Dh, [&](int64_t i, auto lanes) {
+      Vec<T> sum = {};
+      for (int64_t j = 0; j < keys; ++j) sum += cpu::load<T>(rows + j * step() + i, lanes) * weights[j];
+      cpu::store<T>(to + i, lanes, sum);
+    });
+  }
+
   // Number of keys that the queries [first, first + queries) see together.
   int64_t visible(int64_t first, int64_t queries) const { return causal ? first + queries : L; }
 
@@ -88,45 +118,82 @@ struct Head {
   }
 };
 
-// In place, over one vector of queries (column of `scores`): scores to exp(scale s - max). Returns max and sum.
+// In place, over one vector of queries (column of `scores`): scores to exp(s - max). Returns max and sum.
 template <class T>
 std::pair<Vec<T>, Vec<T>> exponentials(T* scores, const Head<T>& head, int64_t keys, int64_t first) {
-  Vec<T> highest = cpu::splat(T(kMasked)), sum = {};
-  for (int64_t j = 0; j < keys; ++j) {
-    Vec<T> s = get(scores + j * kPanelCols<T>) * head.scale;
-    if (head.causal && j > first) s = head.hidden(j, first) ? cpu::splat(T(kMasked)) : s;
-    put(scores + j * kPanelCols<T>, s);
-    highest = s > highest ? s : highest;
+  constexpr int64_t kChains = 4;  // maxima in flight
+  const auto at = [&](int64_t j) { return scores + j * kPanelCols<T>; };
+  for (int64_t j = first + 1; head.causal && j < keys; ++j) {
+    put(at(j), head.hidden(j, first) ? cpu::splat(T(kMasked)) : get(at(j)));
   }
-  for (int64_t j = 0; j < keys; ++j) {
-    const Vec<T> e = cpu::exp(get(scores + j * kPanelCols<T>) - highest);
-    put(scores + j * kPanelCols<T>, e);
+  Vec<T> highest[kChains], sum = {};
+  for (Vec<T>& chain : highest) chain = get(at(0));
+  const auto raise = [](Vec<T>& high, Vec<T> s) { high = s > high ? s : high; };
+  int64_t j = 0;
+  for (; j + kChains <= keys; j += kChains) {
+    for (int64_t c = 0; c < kChains; ++c) raise(highest[c], get(at(j + c)));
+  }
+  for (; j < keys; ++j) raise(highest[0], get(at(j)));
+  for (int64_t c = 1; c < kChains; ++c) raise(highest[0], highest[c]);
+  for (j = 0; j < keys; ++j) {
+    const Vec<T> e = cpu::exp_negative(get(at(j)) - highest[0]);
+    put(at(j), e);
     sum += e;
   }
-  return {highest, sum};
+  return {highest[0], sum};
+}
+
+// One query, keys in the lanes: scores [keys] to exp(s - max). Returns max and sum.
+template <class T>
+std::pair<T, T> exponentials_of_row(T* scores, int64_t keys) {
+  Vec<T> highest = cpu::splat(scores[0]), sum = {};
+  cpu::for_vectors<T>(keys, [&](int64_t i, auto lanes) {
+    const Vec<T> s = cpu::keep<T>(get(scores + i), lanes, scores[0]);
+    highest = s > highest ? s : highest;
+  });
+  const T high = cpu::max_lanes<T>(highest);
+  cpu::for_vectors<T>(keys, [&](int64_t i, auto lanes) {
+    const Vec<T> e = cpu::exp_negative(get(scores + i) - high);
+    put(scores + i, e);
+    sum += cpu::keep<T>(e, lanes);
+  });
+  return {high, cpu::sum_lanes<T>(sum)};
+}
+
+template <class T>
+void forward_row(T* o, T* lse, const T* q, const T* v, const T* packed_k, T* scores, const Head<T>& head,
+                 int64_t query) {
+  const int64_t keys = head.visible(query, 1);
+  head.score_row(scores, packed_k, q, keys);
+  for (int64_t j = 0; j < keys; ++j) scores[j] *= head.scale;
+  const auto [highest, sum] = exponentials_of_row(scores, keys);
+  *lse = highest + std::log(sum);
+  for (int64_t j = 0; j < keys; ++j) scores[j] /= sum;
+  head.mix_row(o, v, scores, keys);
 }
 
 template <class T>
 void forward_head(T* o, T* lse, const T* qkv, const Head<T>& head) {
   const int64_t L = head.L, Dh = head.Dh;
   const T *q = qkv + head.packed_offset(0), *k = qkv + head.packed_offset(1), *v = qkv + head.packed_offset(2);
-  T* packed_k = cpu::scratch<T>(cpu::Slot::task, head.packed_size() + (L + 2 * Dh) * kPanelCols<T>);
+  T* packed_k = cpu::scratch<T>(cpu::Slot::task, head.packed_size() + (L + 2 * Dh) * kPanelCols<T> + head.row_size());
   T* scores = packed_k + head.packed_size();
   T* columns = scores + L * kPanelCols<T>;
   T* mixed = columns + Dh * kPanelCols<T>;
+  T* row = mixed + Dh * kPanelCols<T>;
+  o += head.output_offset(), lse += head.statistics_offset();
   head.pack(packed_k, k);
-  for (int64_t first = 0; first < L; first += kPanelCols<T>) {
+  for (int64_t first = 0; first < head.panels_end(); first += kPanelCols<T>) {
     const int64_t queries = std::min<int64_t>(kPanelCols<T>, L - first), keys = head.visible(first, queries);
     const int64_t whole = ceil_div(queries, kLanes<T>) * kLanes<T>;
     cpu::transpose<true>(columns, kPanelCols<T>, q + first * head.step(), head.step(), queries, Dh);
+    for (int64_t i = 0; i < Dh * kPanelCols<T>; ++i) columns[i] *= head.scale;
     head.score(scores, packed_k, columns, keys, whole);
     Vec<T> inverse[kPanelCols<T> / kLanes<T>];
     for (int64_t i = 0; i < whole; i += kLanes<T>) {
       const auto [highest, sum] = exponentials(scores + i, head, keys, first + i);
       inverse[i / kLanes<T>] = T(1) / sum;
-      for (int64_t l = 0; l < kLanes<T> && i + l < queries; ++l) {
-        lse[head.statistics_offset() + first + i + l] = highest[l] + std::log(sum[l]);
-      }
+      cpu::store<T>(lse + first + i, std::min(kLanes<T>, queries - i), highest + cpu::log(sum));
     }
     head.mix(mixed, v, scores, keys, whole);
     for (int64_t d = 0; d < Dh; ++d) {
@@ -135,9 +202,10 @@ void forward_head(T* o, T* lse, const T* qkv, const Head<T>& head) {
         put(at, get(at) * inverse[i / kLanes<T>]);
       }
     }
-    cpu::transpose<false>(o + head.output_offset() + first * head.width(), head.width(), mixed, kPanelCols<T>, Dh,
-                          queries);
+    cpu::transpose<false>(o + first * head.width(), head.width(), mixed, kPanelCols<T>, Dh, queries);
   }
+  for (int64_t i = head.panels_end(); i < L; ++i)
+    forward_row(o + i * head.width(), lse + i, q + i * head.step(), v, packed_k, row, head, i);
 }
 
 // With P the probabilities and S the scores before scaling:
@@ -145,20 +213,16 @@ void forward_head(T* o, T* lse, const T* qkv, const Head<T>& head) {
 template <class T>
 struct BackwardHead {
   Head<T> head;
-  T *packed_k, *packed_v, *p, *ds, *q_columns, *do_columns, *mixed, *p_rows, *ds_rows, *right;
-
-  static int64_t rows_step(int64_t L) { return ceil_div(L, kLanes<T>) * kLanes<T>; }
+  T *packed_k, *packed_v, *p, *ds, *q_columns, *do_columns, *mixed, *right;
 
   explicit BackwardHead(const Head<T>& head) : head(head) {
     const int64_t panel = kPanelCols<T>, L = head.L, Dh = head.Dh;
-    const int64_t right_size = ceil_div(Dh, panel) * panel * panel;
-    T* at = cpu::scratch<T>(cpu::Slot::task,
-                            2 * head.packed_size() + (2 * L + 3 * Dh + 2 * rows_step(L)) * panel + right_size);
+    const int64_t right_size = ceil_div(Dh, panel) * panel * panel, weights = L * panel + kPanelRows<T>;
+    T* at = cpu::scratch<T>(cpu::Slot::task, 2 * head.packed_size() + 2 * weights + 3 * Dh * panel + right_size);
     const auto take = [&](int64_t n) { return std::exchange(at, at + n); };
     packed_k = take(head.packed_size()), packed_v = take(head.packed_size());
-    p = take(L * panel), ds = take(L * panel);
+    p = take(weights), ds = take(weights);
     q_columns = take(Dh * panel), do_columns = take(Dh * panel), mixed = take(Dh * panel);
-    p_rows = take(rows_step(L) * panel), ds_rows = take(rows_step(L) * panel);
     right = take(right_size);
   }
 
@@ -176,8 +240,9 @@ struct BackwardHead {
     }
   }
 
-  // to [keys, Dh], `step` apart, += weights^T rows. weights: [queries, keys]; rows: [queries, Dh], `from_step` apart.
-  void add_product(T* to, const T* weights, const T* rows, int64_t from_step, int64_t queries, int64_t keys) const {
+  // to [keys, Dh], `step` apart, (+)= weights rows. weights: [keys, kPanelCols]; rows: [queries, Dh], `from_step` apart.
+  void add_product(T* to, const T* weights, const T* rows, int64_t from_step, int64_t queries, int64_t keys,
+                   bool accumulate) const {
     for (int64_t d = 0; d < head.Dh; d += kPanelCols<T>) {
       const int64_t cols = std::min<int64_t>(kPanelCols<T>, head.Dh - d);
       T* panel = right + d * kPanelCols<T>;
@@ -185,10 +250,21 @@ struct BackwardHead {
       const int64_t n = ceil_div(keys, kTileRows);
       for (int64_t t = 0; t < n; ++t) {
         const Part part(keys, n, t);
-        cpu::multiply_tile(to + part.begin * head.step() + d, head.step(), weights + part.begin,
-                           {queries, rows_step(head.L)}, panel, part.size, cols, true);
+        cpu::multiply_rows(to + part.begin * head.step() + d, head.step(), weights + part.begin * kPanelCols<T>,
+                           kPanelCols<T>, queries, panel, part.size, cols, accumulate);
       }
     }
+  }
+
+  // to [keys, Dh], `step` apart, += weights [keys] times x [Dh].
+  void add_row(T* to, const T* weights, const T* x, int64_t keys) const {
+    cpu::for_vectors<T>(head.Dh, [&](int64_t i, auto lanes) {
+      const Vec<T> add = cpu::load<T>(x + i, lanes);
+      for (int64_t j = 0; j < keys; ++j) {
+        T* at = to + j * head.step() + i;
+        cpu::store<T>(at, lanes, cpu::load<T>(at, lanes) + add * weights[j]);
+      }
+    });
   }
 
   // A row of dS sums to 0, hence so does dk over the keys. The sum is the gradient of the keys' bias, where rounding
@@ -209,23 +285,45 @@ struct BackwardHead {
     }
   }
 
+  // One query: rows of dq, do, o and q; lse of that query.
+  void run_row(T* dq, T* dk, T* dv, const T* d_o, const T* o, T lse, const T* q, const T* k, int64_t query) const {
+    const int64_t keys = head.visible(query, 1);
+    Vec<T> sum = {};
+    cpu::for_vectors<T>(head.Dh, [&](int64_t i, auto lanes) {
+      sum += cpu::load<T>(d_o + i, lanes) * cpu::load<T>(o + i, lanes);
+    });
+    const T delta = cpu::sum_lanes<T>(sum);
+    head.score_row(p, packed_k, q, keys);
+    head.score_row(ds, packed_v, d_o, keys);
+    for (int64_t j = 0; j < keys; j += kLanes<T>) {
+      const Vec<T> e = cpu::exp(get(p + j) * head.scale - lse);
+      put(p + j, e);
+      put(ds + j, e * (get(ds + j) - delta) * head.scale);
+    }
+    head.mix_row(dq, k, ds, keys);
+    add_row(dv, p, d_o, keys);
+    add_row(dk, ds, q, keys);
+  }
+
   void run(T* dqkv, const T* d_o, const T* o, const T* lse, const T* qkv) const {
     const int64_t L = head.L, Dh = head.Dh, step = head.step(), width = head.width();
     const T *q = qkv + head.packed_offset(0), *k = qkv + head.packed_offset(1), *v = qkv + head.packed_offset(2);
     T *dq = dqkv + head.packed_offset(0), *dk = dqkv + head.packed_offset(1), *dv = dqkv + head.packed_offset(2);
-    for (int64_t j = 0; j < L; ++j) {
+    d_o += head.output_offset(), o += head.output_offset(), lse += head.statistics_offset();
+    // The first panel sees every key and writes every row of dk and dv, unless it is causal or there is none.
+    const bool is_filled = head.causal || head.panels_end() == 0;
+    for (int64_t j = 0; j < L && is_filled; ++j) {
       std::fill_n(dk + j * step, Dh, T(0));
       std::fill_n(dv + j * step, Dh, T(0));
     }
     head.pack(packed_k, k);
     head.pack(packed_v, v);
-    for (int64_t first = 0; first < L; first += kPanelCols<T>) {
+    for (int64_t first = 0; first < head.panels_end(); first += kPanelCols<T>) {
       const int64_t queries = std::min<int64_t>(kPanelCols<T>, L - first), keys = head.visible(first, queries);
       const int64_t whole = ceil_div(queries, kLanes<T>) * kLanes<T>;
-      const T* d_rows = d_o + head.output_offset() + first * width;
-      const T* o_rows = o + head.output_offset() + first * width;
+      const T *d_rows = d_o + first * width, *o_rows = o + first * width;
       T row_lse[kPanelCols<T>] = {}, delta[kPanelCols<T>] = {};
-      std::copy_n(lse + head.statistics_offset() + first, queries, row_lse);
+      std::copy_n(lse + first, queries, row_lse);
       cpu::transpose<true>(q_columns, kPanelCols<T>, q + first * step, step, queries, Dh);
       cpu::transpose<true>(do_columns, kPanelCols<T>, d_rows, width, queries, Dh);
       cpu::transpose<true>(mixed, kPanelCols<T>, o_rows, width, queries, Dh);
@@ -235,11 +333,12 @@ struct BackwardHead {
       probabilities(row_lse, delta, first, keys, whole);
       head.mix(mixed, k, ds, keys, whole);
       cpu::transpose<false>(dq + first * step, step, mixed, kPanelCols<T>, Dh, queries);
-      cpu::transpose<true>(p_rows, rows_step(L), p, kPanelCols<T>, keys, queries);
-      cpu::transpose<true>(ds_rows, rows_step(L), ds, kPanelCols<T>, keys, queries);
-      add_product(dv, p_rows, d_rows, width, queries, keys);
-      add_product(dk, ds_rows, q + first * step, step, queries, keys);
+      const bool accumulate = is_filled || first > 0;
+      add_product(dv, p, d_rows, width, queries, keys, accumulate);
+      add_product(dk, ds, q + first * step, step, queries, keys, accumulate);
     }
+    for (int64_t i = head.panels_end(); i < L; ++i)
+      run_row(dq + i * step, dk, dv, d_o + i * width, o + i * width, lse[i], q + i * step, k, i);
     balance(dk);
   }
 };

@@ -207,6 +207,12 @@ inline VecF exp(VecF x) {
 inline VecD exp(VecD x) {
   return lanewise<double>(x, [](double v) { return std::exp(v); });
 }
+// The same for x <= 0, with fewer tests. NaN stays NaN.
+inline VecF exp_negative(VecF x) {
+  const VecF y = exp_within(x < -86.6f ? splat<float>(-86.6f) : x);
+  return x < -86.6f ? VecF{} : y;
+}
+inline VecD exp_negative(VecD x) { return exp(x); }
 
 // erf(x) = x P(x^2) / Q(x^2) on [-4, 4], constant outside; the rational approximation that Eigen and XLA use.
 // Absolute error 4e-7.

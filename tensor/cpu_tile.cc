@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "tensor/cpu_math.h"
+
 namespace addp::cpu {
 namespace {
 
@@ -114,38 +116,20 @@ void tile(T* c, int64_t ldc, const Left& left, const Right& from, int64_t cols, 
       }
     }
   }
-  if (row != nullptr) {
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) {
-      Register<T> shift{};
-      std::memcpy(&shift, row + v * n, std::min<int64_t>(n, cols - v * n) * sizeof(T));
-#pragma GCC unroll 16
-      for (int i = 0; i < rows; ++i) sum[i][v] += shift;
-    }
-  }
-  if (cols == vectors * n) {
+  // The last vector of a ragged tile by `lanes`, the others whole.
+  const auto finish = [&]<int v>(auto lanes) {
+    const Register<T> shift = row == nullptr ? Register<T>{} : load<T>(row + v * n, lanes);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) {
-        T* to = c + i * ldc + v * n;
-        store_register(to, accumulate ? load_register(to) + sum[i][v] : sum[i][v]);
-      }
+      T* to = c + i * ldc + v * n;
+      if (row != nullptr) sum[i][v] += shift;
+      store<T>(to, lanes, accumulate ? load<T>(to, lanes) + sum[i][v] : sum[i][v]);
     }
-  } else {
-    T block[rows * vectors * n];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) store_register(block + (i * vectors + v) * n, sum[i][v]);
-    }
-    for (int i = 0; i < rows; ++i) {
-      for (int64_t j = 0; j < cols; ++j) {
-        const T x = block[i * vectors * n + j];
-        c[i * ldc + j] = accumulate ? c[i * ldc + j] + x : x;
-      }
-    }
-  }
+  };
+  [&]<size_t... V>(std::index_sequence<V...>) { (finish.template operator()<V>(AllLanes<T>{}), ...); }
+  (std::make_index_sequence<vectors - 1>());
+  if (cols == vectors * n) finish.template operator()<vectors - 1>(AllLanes<T>{});
+  else finish.template operator()<vectors - 1>(cols - (vectors - 1) * n);
 }
 
 // All heights from 1 on for one width in vectors.

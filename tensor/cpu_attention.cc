@@ -17,7 +17,6 @@ namespace {
 using cpu::ceil_div;
 using cpu::kLanes;
 using cpu::kPanelCols;
-using cpu::kPanelRows;
 using cpu::kTileRows;
 using cpu::Part;
 using cpu::Vec;
@@ -46,25 +45,14 @@ struct Head {
   int64_t packed_offset(int64_t which) const { return b * L * step() + which * width() + h * Dh; }
   int64_t output_offset() const { return b * L * width() + h * Dh; }
   int64_t statistics_offset() const { return (b * H + h) * L; }
-  int64_t tiles() const { return ceil_div(L, kTileRows); }
-  Part tile(int64_t t) const { return Part(L, tiles(), t); }
-  int64_t packed_size() const { return tiles() * Dh * kPanelRows<T>; }
 
-  // The rows of k or v, tile by tile, to be left operands of products over Dh.
-  void pack(T* to, const T* rows) const {
-    for (int64_t t = 0; t < tiles(); ++t) {
-      const Part part = tile(t);
-      cpu::transpose<true>(to + t * Dh * kPanelRows<T>, kPanelRows<T>, rows + part.begin * step(), step(), part.size,
-                           Dh);
-    }
-  }
-
-  // scores[key, query] = row of `packed` . column of `columns` [Dh, kPanelCols], for the first `keys` keys or more.
-  void score(T* scores, const T* packed, const T* columns, int64_t keys, int64_t queries) const {
-    for (int64_t t = 0; t < tiles() && tile(t).begin < keys; ++t) {
-      const Part part = tile(t);
-      cpu::multiply_tile(scores + part.begin * kPanelCols<T>, kPanelCols<T>, packed + t * Dh * kPanelRows<T>,
-                         {Dh, kPanelRows<T>}, columns, part.size, queries, false);
+  // scores[key, query] = row of k or v . column of `columns` [Dh, kPanelCols], for the first `keys` keys.
+  void score(T* scores, const T* rows, const T* columns, int64_t keys, int64_t queries) const {
+    const int64_t n = ceil_div(keys, kTileRows);
+    for (int64_t t = 0; t < n; ++t) {
+      const Part part(keys, n, t);
+      cpu::multiply_rows(scores + part.begin * kPanelCols<T>, kPanelCols<T>, rows + part.begin * step(), step(), Dh,
+                         columns, part.size, queries, false);
     }
   }
 
@@ -84,18 +72,23 @@ struct Head {
     return left <= kFewQueries ? L - left : L;
   }
 
-  // scores[key] = row of `packed` . x [Dh], for the first `keys` keys; fills its last vector.
-  void score_row(T* scores, const T* packed, const T* x, int64_t keys) const {
-    constexpr int64_t kVectors = kPanelRows<T> / kLanes<T>;
-    for (int64_t t = 0; t < tiles() && tile(t).begin < keys; ++t, packed += Dh * kPanelRows<T>) {
-      Vec<T> sum[kVectors] = {};
-      for (int64_t d = 0; d < Dh; ++d) {
-        for (int64_t v = 0; v < kVectors; ++v) sum[v] += get(packed + d * kPanelRows<T> + v * kLanes<T>) * x[d];
+  // scores[key] = row of k or v . x [Dh], for the first `keys` keys; fills its last vector.
+  void score_row(T* scores, const T* rows, const T* x, int64_t keys) const {
+    for (int64_t first = 0; first < keys; first += kLanes<T>) {
+      Vec<T> products[kLanes<T>] = {};
+      cpu::for_vectors<T>(Dh, [&](int64_t i, auto lanes) {
+        const Vec<T> part = cpu::load<T>(x + i, lanes);
+        for (int64_t j = 0; j < kLanes<T>; ++j)
+          products[j] += cpu::load<T>(rows + std::min(first + j, keys - 1) * step() + i, lanes) * part;
+      });
+      cpu::detail::transpose_square<T, kLanes<T> / 2>(products);
+      for (int64_t apart = 1; apart < kLanes<T>; apart *= 2) {
+        for (int64_t j = 0; j < kLanes<T>; j += 2 * apart) products[j] += products[j + apart];
       }
-      for (int64_t v = 0; v < kVectors; ++v) put(scores + tile(t).begin + v * kLanes<T>, sum[v]);
+      put(scores + first, products[0]);
     }
   }
-  int64_t row_size() const { return L + kPanelRows<T>; }
+  int64_t row_size() const { return L + kLanes<T>; }
 
   // to [Dh] = sum over keys of weights[key] rows[key]. rows: [keys, Dh], `step` apart.
   void mix_row(T* to, const T* rows, const T* weights, int64_t keys) const {
@@ -161,10 +154,9 @@ std::pair<T, T> exponentials_of_row(T* scores, int64_t keys) {
 }
 
 template <class T>
-void forward_row(T* o, T* lse, const T* q, const T* v, const T* packed_k, T* scores, const Head<T>& head,
-                 int64_t query) {
+void forward_row(T* o, T* lse, const T* q, const T* k, const T* v, T* scores, const Head<T>& head, int64_t query) {
   const int64_t keys = head.visible(query, 1);
-  head.score_row(scores, packed_k, q, keys);
+  head.score_row(scores, k, q, keys);
   for (int64_t j = 0; j < keys; ++j) scores[j] *= head.scale;
   const auto [highest, sum] = exponentials_of_row(scores, keys);
   *lse = highest + std::log(sum);
@@ -176,19 +168,17 @@ template <class T>
 void forward_head(T* o, T* lse, const T* qkv, const Head<T>& head) {
   const int64_t L = head.L, Dh = head.Dh;
   const T *q = qkv + head.packed_offset(0), *k = qkv + head.packed_offset(1), *v = qkv + head.packed_offset(2);
-  T* packed_k = cpu::scratch<T>(cpu::Slot::task, head.packed_size() + (L + 2 * Dh) * kPanelCols<T> + head.row_size());
-  T* scores = packed_k + head.packed_size();
+  T* scores = cpu::scratch<T>(cpu::Slot::task, (L + 2 * Dh) * kPanelCols<T> + head.row_size());
   T* columns = scores + L * kPanelCols<T>;
   T* mixed = columns + Dh * kPanelCols<T>;
   T* row = mixed + Dh * kPanelCols<T>;
   o += head.output_offset(), lse += head.statistics_offset();
-  head.pack(packed_k, k);
   for (int64_t first = 0; first < head.panels_end(); first += kPanelCols<T>) {
     const int64_t queries = std::min<int64_t>(kPanelCols<T>, L - first), keys = head.visible(first, queries);
     const int64_t whole = ceil_div(queries, kLanes<T>) * kLanes<T>;
     cpu::transpose<true>(columns, kPanelCols<T>, q + first * head.step(), head.step(), queries, Dh);
     for (int64_t i = 0; i < Dh * kPanelCols<T>; ++i) columns[i] *= head.scale;
-    head.score(scores, packed_k, columns, keys, whole);
+    head.score(scores, k, columns, keys, whole);
     Vec<T> inverse[kPanelCols<T> / kLanes<T>];
     for (int64_t i = 0; i < whole; i += kLanes<T>) {
       const auto [highest, sum] = exponentials(scores + i, head, keys, first + i);
@@ -205,7 +195,7 @@ void forward_head(T* o, T* lse, const T* qkv, const Head<T>& head) {
     cpu::transpose<false>(o + first * head.width(), head.width(), mixed, kPanelCols<T>, Dh, queries);
   }
   for (int64_t i = head.panels_end(); i < L; ++i)
-    forward_row(o + i * head.width(), lse + i, q + i * head.step(), v, packed_k, row, head, i);
+    forward_row(o + i * head.width(), lse + i, q + i * head.step(), k, v, row, head, i);
 }
 
 // With P the probabilities and S the scores before scaling:
@@ -213,14 +203,13 @@ void forward_head(T* o, T* lse, const T* qkv, const Head<T>& head) {
 template <class T>
 struct BackwardHead {
   Head<T> head;
-  T *packed_k, *packed_v, *p, *ds, *q_columns, *do_columns, *mixed, *right;
+  T *p, *ds, *q_columns, *do_columns, *mixed, *right;
 
   explicit BackwardHead(const Head<T>& head) : head(head) {
     const int64_t panel = kPanelCols<T>, L = head.L, Dh = head.Dh;
-    const int64_t right_size = ceil_div(Dh, panel) * panel * panel, weights = L * panel + kPanelRows<T>;
-    T* at = cpu::scratch<T>(cpu::Slot::task, 2 * head.packed_size() + 2 * weights + 3 * Dh * panel + right_size);
+    const int64_t right_size = ceil_div(Dh, panel) * panel * panel, weights = L * panel + kLanes<T>;
+    T* at = cpu::scratch<T>(cpu::Slot::task, 2 * weights + 3 * Dh * panel + right_size);
     const auto take = [&](int64_t n) { return std::exchange(at, at + n); };
-    packed_k = take(head.packed_size()), packed_v = take(head.packed_size());
     p = take(weights), ds = take(weights);
     q_columns = take(Dh * panel), do_columns = take(Dh * panel), mixed = take(Dh * panel);
     right = take(right_size);
@@ -232,7 +221,7 @@ struct BackwardHead {
       const Vec<T> l = get(lse + i), d = get(delta + i);
       for (int64_t j = 0; j < keys; ++j) {
         T *at_p = p + j * kPanelCols<T> + i, *at_ds = ds + j * kPanelCols<T> + i;
-        Vec<T> e = cpu::exp(get(at_p) * head.scale - l);
+        Vec<T> e = cpu::exp_negative(get(at_p) * head.scale - l);
         if (head.causal && j > first + i) e = head.hidden(j, first + i) ? Vec<T>{} : e;
         put(at_p, e);
         put(at_ds, e * (get(at_ds) - d) * head.scale);
@@ -240,7 +229,8 @@ struct BackwardHead {
     }
   }
 
-  // to [keys, Dh], `step` apart, (+)= weights rows. weights: [keys, kPanelCols]; rows: [queries, Dh], `from_step` apart.
+  // to [keys, Dh], `step` apart, (+)= weights rows. weights: [keys, kPanelCols]; rows: [queries, Dh], `from_step`
+  // apart.
   void add_product(T* to, const T* weights, const T* rows, int64_t from_step, int64_t queries, int64_t keys,
                    bool accumulate) const {
     for (int64_t d = 0; d < head.Dh; d += kPanelCols<T>) {
@@ -286,17 +276,17 @@ struct BackwardHead {
   }
 
   // One query: rows of dq, do, o and q; lse of that query.
-  void run_row(T* dq, T* dk, T* dv, const T* d_o, const T* o, T lse, const T* q, const T* k, int64_t query) const {
+  void run_row(T* dq, T* dk, T* dv, const T* d_o, const T* o, T lse, const T* q, const T* k, const T* v,
+               int64_t query) const {
     const int64_t keys = head.visible(query, 1);
     Vec<T> sum = {};
-    cpu::for_vectors<T>(head.Dh, [&](int64_t i, auto lanes) {
-      sum += cpu::load<T>(d_o + i, lanes) * cpu::load<T>(o + i, lanes);
-    });
+    cpu::for_vectors<T>(
+        head.Dh, [&](int64_t i, auto lanes) { sum += cpu::load<T>(d_o + i, lanes) * cpu::load<T>(o + i, lanes); });
     const T delta = cpu::sum_lanes<T>(sum);
-    head.score_row(p, packed_k, q, keys);
-    head.score_row(ds, packed_v, d_o, keys);
+    head.score_row(p, k, q, keys);
+    head.score_row(ds, v, d_o, keys);
     for (int64_t j = 0; j < keys; j += kLanes<T>) {
-      const Vec<T> e = cpu::exp(get(p + j) * head.scale - lse);
+      const Vec<T> e = cpu::exp_negative(get(p + j) * head.scale - lse);
       put(p + j, e);
       put(ds + j, e * (get(ds + j) - delta) * head.scale);
     }
@@ -316,8 +306,6 @@ struct BackwardHead {
       std::fill_n(dk + j * step, Dh, T(0));
       std::fill_n(dv + j * step, Dh, T(0));
     }
-    head.pack(packed_k, k);
-    head.pack(packed_v, v);
     for (int64_t first = 0; first < head.panels_end(); first += kPanelCols<T>) {
       const int64_t queries = std::min<int64_t>(kPanelCols<T>, L - first), keys = head.visible(first, queries);
       const int64_t whole = ceil_div(queries, kLanes<T>) * kLanes<T>;
@@ -328,8 +316,8 @@ struct BackwardHead {
       cpu::transpose<true>(do_columns, kPanelCols<T>, d_rows, width, queries, Dh);
       cpu::transpose<true>(mixed, kPanelCols<T>, o_rows, width, queries, Dh);
       for (int64_t i = 0; i < Dh * kPanelCols<T>; ++i) delta[i % kPanelCols<T>] += do_columns[i] * mixed[i];
-      head.score(p, packed_k, q_columns, keys, whole);
-      head.score(ds, packed_v, do_columns, keys, whole);
+      head.score(p, k, q_columns, keys, whole);
+      head.score(ds, v, do_columns, keys, whole);
       probabilities(row_lse, delta, first, keys, whole);
       head.mix(mixed, k, ds, keys, whole);
       cpu::transpose<false>(dq + first * step, step, mixed, kPanelCols<T>, Dh, queries);
@@ -338,7 +326,7 @@ struct BackwardHead {
       add_product(dk, ds, q + first * step, step, queries, keys, accumulate);
     }
     for (int64_t i = head.panels_end(); i < L; ++i)
-      run_row(dq + i * step, dk, dv, d_o + i * width, o + i * width, lse[i], q + i * step, k, i);
+      run_row(dq + i * step, dk, dv, d_o + i * width, o + i * width, lse[i], q + i * step, k, v, i);
     balance(dk);
   }
 };

@@ -43,7 +43,7 @@ void softmax_fwd(Cpu, T* y, const T* x, int64_t N, int64_t D) {
     const T largest = row_max(x + at, D);
     Vec<T> total{};
     for_vectors<T>(D, [&](int64_t i, auto lanes) {
-      const Vec<T> e = cpu::exp(load<T>(x + at + i, lanes) - largest);
+      const Vec<T> e = cpu::exp_negative(load<T>(x + at + i, lanes) - largest);
       store<T>(y + at + i, lanes, e);
       total += keep<T>(e, lanes);
     });
@@ -68,8 +68,9 @@ void log_softmax_fwd(Cpu, T* y, const T* x, int64_t N, int64_t D) {
   for_rows(N, D, [&](int64_t, int64_t at) {
     const T largest = row_max(x + at, D);
     Vec<T> total{};
-    for_vectors<T>(
-        D, [&](int64_t i, auto lanes) { total += keep<T>(cpu::exp(load<T>(x + at + i, lanes) - largest), lanes); });
+    for_vectors<T>(D, [&](int64_t i, auto lanes) {
+      total += keep<T>(cpu::exp_negative(load<T>(x + at + i, lanes) - largest), lanes);
+    });
     const T log_total = std::log(sum_lanes<T>(total));
     for (int64_t i = at; i < at + D; ++i) y[i] = x[i] - largest - log_total;
   });
@@ -83,7 +84,7 @@ void log_softmax_bwd(Cpu, T* dx, const T* dy, const T* y, int64_t N, int64_t D) 
     for_vectors<T>(D, [&](int64_t i, auto lanes) { sum += load<T>(dy + at + i, lanes); });
     const T total = sum_lanes<T>(sum);
     for_vectors<T>(D, [&](int64_t i, auto lanes) {
-      const Vec<T> p = cpu::exp(load<T>(y + at + i, lanes));
+      const Vec<T> p = cpu::exp_negative(load<T>(y + at + i, lanes));
       store<T>(dx + at + i, lanes, load<T>(dy + at + i, lanes) - p * total);
     });
   });
@@ -103,7 +104,7 @@ RowStatistics<T> row_statistics(T* d, const T* x, int64_t V) {
   const T largest = row_max(x, V);
   Vec<T> exp_sum{}, sum{};
   for_vectors<T>(V, [&](int64_t i, auto lanes) {
-    const Vec<T> shifted = load<T>(x + i, lanes) - largest, e = cpu::exp(shifted);
+    const Vec<T> shifted = load<T>(x + i, lanes) - largest, e = cpu::exp_negative(shifted);
     if (d) store<T>(d + i, lanes, e);
     exp_sum += keep<T>(e, lanes);
     sum += keep<T>(shifted, lanes);

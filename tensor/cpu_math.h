@@ -177,9 +177,18 @@ inline Vec<T> lanewise(Vec<T> x, F&& f) {
   return x;
 }
 
+// NaN stays NaN.
+inline VecF clamp(VecF x, float low, float high) {
+  return x < low ? splat<float>(low) : (x > high ? splat<float>(high) : x);
+}
 // exp(x) = 2^n exp(r), n = rint(x / log 2), |r| <= log(2) / 2: r by a two-step subtraction, exp(r) by the minimax
-// polynomial of Cephes' expf. Relative error 1e-7. For x in [-86.6, 88.7228], where neither x nor exp(x) needs care.
-inline VecF exp_within(VecF x) {
+// polynomial of Cephes' expf. Relative error 1e-7. Without care for x outside [kLeastExponent, kGreatestExponent].
+inline constexpr float kLeastExponent = -86.6f, kGreatestExponent = 88.7228f;
+struct ExpParts {
+  VecF fraction;  // exp(r)
+  VecI32 n;
+};
+inline ExpParts exp_parts(VecF x) {
   const VecF kMagic = splat<float>(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const VecF shifted = x * 1.44269504f + kMagic;
   const VecF n = shifted - kMagic;
@@ -190,29 +199,28 @@ inline VecF exp_within(VecF x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  // 2^(n - 1) * 2, for n reaches 128
-  const VecI32 bits = (std::bit_cast<VecI32>(shifted) - std::bit_cast<VecI32>(kMagic) + 126) << 23;
-  return p * std::bit_cast<VecF>(bits) * 2.0f;
+  return {p * r * r + r + 1.0f, std::bit_cast<VecI32>(shifted) - std::bit_cast<VecI32>(kMagic)};
 }
-// NaN stays NaN.
-inline VecF clamp(VecF x, float low, float high) {
-  return x < low ? splat<float>(low) : (x > high ? splat<float>(high) : x);
-}
+// 2^n for n in [-126, 127].
+inline VecF power_of_two(VecI32 n) { return std::bit_cast<VecF>((n + 127) << 23); }
 // exp(x) for every x. Results below the smallest normal number are 0.
 inline VecF exp(VecF x) {
-  const VecF y = exp_within(clamp(x, -86.6f, 88.7228f));
-  return x < -86.6f ? VecF{} : (x > 88.7228f ? splat<float>(std::numeric_limits<float>::infinity()) : y);
+  const ExpParts parts = exp_parts(clamp(x, kLeastExponent, kGreatestExponent));
+  const VecF y = parts.fraction * power_of_two(parts.n - 1) * 2.0f;  // n reaches 128
+  return x < kLeastExponent ? VecF{}
+                            : (x > kGreatestExponent ? splat<float>(std::numeric_limits<float>::infinity()) : y);
+}
+// The same for x <= 87, with fewer tests.
+inline VecF exp_negative(VecF x) {
+  const ExpParts parts = exp_parts(x < kLeastExponent ? splat<float>(kLeastExponent) : x);
+  return x < kLeastExponent ? VecF{} : parts.fraction * power_of_two(parts.n);
+}
+inline VecD exp_negative(VecD x) {
+  return lanewise<double>(x, [](double v) { return std::exp(v); });
 }
 inline VecD exp(VecD x) {
   return lanewise<double>(x, [](double v) { return std::exp(v); });
 }
-// The same for x <= 0, with fewer tests. NaN stays NaN.
-inline VecF exp_negative(VecF x) {
-  const VecF y = exp_within(x < -86.6f ? splat<float>(-86.6f) : x);
-  return x < -86.6f ? VecF{} : y;
-}
-inline VecD exp_negative(VecD x) { return exp(x); }
 
 // erf(x) = x P(x^2) / Q(x^2) on [-4, 4], constant outside; the rational approximation that Eigen and XLA use.
 // Absolute error 4e-7.
@@ -284,7 +292,10 @@ inline VecD sqrt(VecD x) {
 }
 
 // 1 / (1 + exp(-x)); of floats at least 2e-38.
-inline VecF sigmoid(VecF x) { return 1 / (1 + exp_within(clamp(-x, -86.6f, 86.6f))); }
+inline VecF sigmoid(VecF x) {
+  const ExpParts parts = exp_parts(clamp(-x, kLeastExponent, -kLeastExponent));
+  return 1 / (1 + parts.fraction * power_of_two(parts.n));
+}
 inline VecD sigmoid(VecD x) { return 1 / (1 + exp(-x)); }
 
 // The functions below are written once for either vector type.
@@ -311,7 +322,7 @@ inline V gelu(V x) {
 template <class V>
 inline V gelu_derivative(V x) {
   using T = ElementOf<V>;
-  return T(0.5) * (1 + erf(x * T(0.70710678118654752))) + x * T(0.39894228040143268) * exp(x * x * T(-0.5));
+  return T(0.5) * (1 + erf(x * T(0.70710678118654752))) + x * T(0.39894228040143268) * exp_negative(x * x * T(-0.5));
 }
 
 }  // namespace addp::cpu

@@ -6,7 +6,7 @@ machine meets both, each after a pause in which the other's threads go to sleep.
 results are compared. For each case the peer is measured in every variant that may be its best (channels last or not,
 torch.compile or not) and the fastest counts.
     make bench                         all
-    make bench BENCH="--only step"     cases whose name holds "step"; also --threads 1,2 --rounds 7 --no-compile
+    make bench BENCH="--only step"     cases whose name holds "step"; also --threads 1,2 --rounds 7 --no-compile --batch 8
 Columns: our time, the peer's, their ratio (above 1: we are faster); GFLOP/s as a share of the peak that fused
 multiply-adds reached in the same run, or, for ops that only stream, GB/s as a share of the copy rate; peak memory of
 whole steps. Work is counted from shapes: of products, and each input read and each output written once.
@@ -99,6 +99,7 @@ def all_cases(args):
     compiled = ("eager", "compiled") if args.compile else ("eager",)
     for preset, steps in STEP_BATCH.items():
         for step, batch in steps.items():
+            batch = args.batch or batch
             folder = f"{args.folder}/{step}_{preset}"
             images = ("contiguous", "channels_last") if step != "probe" else ("contiguous",)
             ways = compiled if preset == "demo" and step != "probe" else ("eager",)
@@ -158,6 +159,7 @@ def main():
     parser.add_argument("--threads", default="2", help="e.g. 1,2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.05, help="of one sample, at least")
+    parser.add_argument("--batch", type=int, default=0, help="images in a whole step, instead of each step's own number")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--json", default="", help="also write all figures to this file")
     args = parser.parse_args()

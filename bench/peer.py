@@ -114,6 +114,8 @@ class GatherRows:
 
 
 class AdamWStep:
+    """With the norm of the gradients, which every training step needs, to clip them or to see that they are finite."""
+
     def __init__(self, d):
         self.weights = [values((d[0], d[0]), 0).requires_grad_() for _ in range(d[1])]
         self.gradients = [values((d[0], d[0]), 1) for _ in range(d[1])]
@@ -122,6 +124,7 @@ class AdamWStep:
     def run(self):
         for w, g in zip(self.weights, self.gradients):
             w.grad = g
+        torch.nn.utils.get_total_norm(self.gradients)
         self.optimizer.step()
         return [self.weights[0]]
 

@@ -81,11 +81,7 @@ struct Head {
         for (int64_t j = 0; j < kLanes<T>; ++j)
           products[j] += cpu::load<T>(rows + std::min(first + j, keys - 1) * step() + i, lanes) * part;
       });
-      cpu::detail::transpose_square<T, kLanes<T> / 2>(products);
-      for (int64_t apart = 1; apart < kLanes<T>; apart *= 2) {
-        for (int64_t j = 0; j < kLanes<T>; j += 2 * apart) products[j] += products[j + apart];
-      }
-      put(scores + first, products[0]);
+      put(scores + first, cpu::sums_of_registers<T>(products));
     }
   }
   int64_t row_size() const { return L + kLanes<T>; }

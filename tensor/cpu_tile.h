@@ -139,6 +139,16 @@ inline void transpose_square(Register<T> (&r)[kRegisterLanes<T>]) {
 
 }  // namespace detail
 
+// Lane i: the sum of the lanes of r[i], in a fixed tree. r is used up.
+template <class T>
+Register<T> sums_of_registers(Register<T> (&r)[kRegisterLanes<T>]) {
+  detail::transpose_square<T, kRegisterLanes<T> / 2>(r);
+  for (int apart = 1; apart < kRegisterLanes<T>; apart *= 2) {
+    for (int i = 0; i < kRegisterLanes<T>; i += 2 * apart) r[i] += r[i + apart];
+  }
+  return r[0];
+}
+
 // dst[j * ldd + i] = src[i * lds + j] for i < rows, j < cols. When `padded`, rows of dst are written in whole vectors
 // (repeating the last row of src), which is faster.
 template <bool padded, class T>

@@ -36,7 +36,7 @@ inline void put(T* p, Vec<T> v) {
 // One head of one image. Rows of q, k, v are `step` apart, those of o `width`.
 template <class T>
 struct Head {
-  int64_t L, Dh, H, b, h;
+  int64_t B, L, Dh, H, b, h;
   T scale;
   bool causal;
 
@@ -45,6 +45,16 @@ struct Head {
   int64_t packed_offset(int64_t which) const { return b * L * step() + which * width() + h * Dh; }
   int64_t output_offset() const { return b * L * width() + h * Dh; }
   int64_t statistics_offset() const { return (b * H + h) * L; }
+
+  // Rows of the next head's q, k or v, which a task asks for early. Null behind the last head.
+  const T* next(const T* qkv, int64_t which) const {
+    const int64_t i = b * H + h + 1;
+    return which > 2 || i == B * H ? nullptr
+                                   : qkv + Head{B, L, Dh, H, i / H, i % H, scale, causal}.packed_offset(which);
+  }
+  void ask_for_row(const T* rows, int64_t i) const {
+    for (int64_t d = 0; rows != nullptr && d < Dh; d += kLanes<T>) __builtin_prefetch(rows + i * step() + d);
+  }
 
   // scores[key, query] = row of k or v . column of `columns` [Dh, kPanelCols], for the first `keys` keys.
   void score(T* scores, const T* rows, const T* columns, int64_t keys, int64_t queries) const {
@@ -78,6 +88,7 @@ struct Head {
       Vec<T> products[kLanes<T>] = {};
       cpu::for_vectors<T>(Dh, [&](int64_t i, auto lanes) {
         const Vec<T> part = cpu::load<T>(x + i, lanes);
+#pragma GCC unroll 16
         for (int64_t j = 0; j < kLanes<T>; ++j)
           products[j] += cpu::load<T>(rows + std::min(first + j, keys - 1) * step() + i, lanes) * part;
       });
@@ -107,9 +118,10 @@ struct Head {
   }
 };
 
-// In place, over one vector of queries (column of `scores`): scores to exp(s - max). Returns max and sum.
+// In place, over one vector of queries (column of `scores`): scores to exp(s - max). Returns max and sum. Memory has
+// nothing to do meanwhile: asks for the rows `ahead`.
 template <class T>
-std::pair<Vec<T>, Vec<T>> exponentials(T* scores, const Head<T>& head, int64_t keys, int64_t first) {
+std::pair<Vec<T>, Vec<T>> exponentials(T* scores, const Head<T>& head, int64_t keys, int64_t first, const T* ahead) {
   constexpr int64_t kChains = 4;  // maxima in flight
   const auto at = [&](int64_t j) { return scores + j * kPanelCols<T>; };
   for (int64_t j = first + 1; head.causal && j < keys; ++j) {
@@ -128,6 +140,7 @@ std::pair<Vec<T>, Vec<T>> exponentials(T* scores, const Head<T>& head, int64_t k
     const Vec<T> e = cpu::exp_negative(get(at(j)) - highest[0]);
     put(at(j), e);
     sum += e;
+    head.ask_for_row(ahead, j);
   }
   return {highest[0], sum};
 }
@@ -177,7 +190,8 @@ void forward_head(T* o, T* lse, const T* qkv, const Head<T>& head) {
     head.score(scores, k, columns, keys, whole);
     Vec<T> inverse[kPanelCols<T> / kLanes<T>];
     for (int64_t i = 0; i < whole; i += kLanes<T>) {
-      const auto [highest, sum] = exponentials(scores + i, head, keys, first + i);
+      const auto [highest, sum] =
+          exponentials(scores + i, head, keys, first + i, head.next(qkv, (first + i) / kLanes<T>));
       inverse[i / kLanes<T>] = T(1) / sum;
       cpu::store<T>(lse + first + i, std::min(kLanes<T>, queries - i), highest + cpu::log(sum));
     }
@@ -212,8 +226,9 @@ struct BackwardHead {
   }
 
   // p and ds of one panel of queries from their scores (in p) and dP (in ds).
-  void probabilities(const T* lse, const T* delta, int64_t first, int64_t keys, int64_t whole) const {
+  void probabilities(const T* lse, const T* delta, int64_t first, int64_t keys, int64_t whole, const T* qkv) const {
     for (int64_t i = 0; i < whole; i += kLanes<T>) {
+      const T* ahead = head.next(qkv, (first + i) / kLanes<T>);
       const Vec<T> l = get(lse + i), d = get(delta + i);
       for (int64_t j = 0; j < keys; ++j) {
         T *at_p = p + j * kPanelCols<T> + i, *at_ds = ds + j * kPanelCols<T> + i;
@@ -221,6 +236,7 @@ struct BackwardHead {
         if (head.causal && j > first + i) e = head.hidden(j, first + i) ? Vec<T>{} : e;
         put(at_p, e);
         put(at_ds, e * (get(at_ds) - d) * head.scale);
+        head.ask_for_row(ahead, j);
       }
     }
   }
@@ -314,7 +330,7 @@ struct BackwardHead {
       for (int64_t i = 0; i < Dh * kPanelCols<T>; ++i) delta[i % kPanelCols<T>] += do_columns[i] * mixed[i];
       head.score(p, k, q_columns, keys, whole);
       head.score(ds, v, do_columns, keys, whole);
-      probabilities(row_lse, delta, first, keys, whole);
+      probabilities(row_lse, delta, first, keys, whole, qkv);
       head.mix(mixed, k, ds, keys, whole);
       cpu::transpose<false>(dq + first * step, step, mixed, kPanelCols<T>, Dh, queries);
       const bool accumulate = is_filled || first > 0;
@@ -333,7 +349,7 @@ template <class T>
 void attention_fwd(Cpu, T* o, T* lse, const T* qkv, int64_t B, int64_t L, int64_t H, int64_t Dh, double scale,
                    bool causal) {
   parallel_for(B * H, [&](int64_t task) {
-    forward_head(o, lse, qkv, Head<T>{L, Dh, H, task / H, task % H, static_cast<T>(scale), causal});
+    forward_head(o, lse, qkv, Head<T>{B, L, Dh, H, task / H, task % H, static_cast<T>(scale), causal});
   });
 }
 
@@ -341,7 +357,7 @@ template <class T>
 void attention_bwd(Cpu, T* dqkv, const T* d_o, const T* o, const T* lse, const T* qkv, int64_t B, int64_t L, int64_t H,
                    int64_t Dh, double scale, bool causal) {
   parallel_for(B * H, [&](int64_t task) {
-    const Head<T> head{L, Dh, H, task / H, task % H, static_cast<T>(scale), causal};
+    const Head<T> head{B, L, Dh, H, task / H, task % H, static_cast<T>(scale), causal};
     BackwardHead<T>(head).run(dqkv, d_o, o, lse, qkv);
   });
 }

@@ -17,10 +17,13 @@ using cpu::Vec;
 
 namespace {
 
-// y[i] = f(inputs[i]...), f on vectors.
-template <class T, class F, class... Inputs>
+// y[i] = f(inputs[i]...), f on vectors. asks: f computes enough for it to pay to ask for memory.
+template <bool asks = false, class T, class F, class... Inputs>
 void map(T* y, int64_t n, F f, const Inputs*... inputs) {
-  for_vectors<T>(n, [&](int64_t i, auto lanes) { store<T>(y + i, lanes, f(load<T>(inputs + i, lanes)...)); });
+  for_vectors<T>(n, [&](int64_t i, auto lanes) {
+    if constexpr (asks) (cpu::ask_to_read(inputs + i), ..., cpu::ask_to_write(y + i));
+    store<T>(y + i, lanes, f(load<T>(inputs + i, lanes)...));
+  });
 }
 
 template <class T, class F, class... Inputs>
@@ -138,7 +141,7 @@ void unary_bwd(Cpu, Unary op, T* dx, const T* dy, const T* x, int64_t n, double 
 namespace {
 
 // b is laid out several times in a row when it is short, so that vectors stay full.
-template <class T, class F>
+template <bool asks = false, class T, class F>
 void binary_map(T* y, const T* a, const T* b, int64_t n, int64_t m, F f) {
   std::vector<T> repeated;
   if (m < 256 && m < n) {
@@ -152,7 +155,7 @@ void binary_map(T* y, const T* a, const T* b, int64_t n, int64_t m, F f) {
   parallel_ranges(n, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end;) {
       const int64_t j = i % m, count = std::min(end - i, m - j);
-      map(y + i, count, f, a + i, b + j);
+      map<asks>(y + i, count, f, a + i, b + j);
       i += count;
     }
   });
@@ -192,14 +195,14 @@ void lerp(Cpu, T* y, const T* x, int64_t n, double t) {
 
 template <class T>
 void bias_gelu_fwd(Cpu, T* y, const T* x, const T* bias, int64_t N, int64_t D) {
-  binary_map(y, x, bias, N * D, D, [](Vec<T> v, Vec<T> b) { return cpu::gelu(v + b); });
+  binary_map<true>(y, x, bias, N * D, D, [](Vec<T> v, Vec<T> b) { return cpu::gelu(v + b); });
 }
 
 template <class T>
 void bias_gelu_bwd(Cpu, T* dx, const T* dy, const T* x, const T* bias, int64_t N, int64_t D) {
   parallel_ranges(N, cpu::row_grain(D), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      map(
+      map<true>(
           dx + r * D, D, [](Vec<T> g, Vec<T> v, Vec<T> b) { return g * cpu::gelu_derivative(v + b); }, dy + r * D,
           x + r * D, bias);
     }

@@ -99,6 +99,18 @@ inline void store(T* p, int64_t lanes, Vec<T> v) {
 #endif
 }
 
+// For kernels that compute enough for memory to rest meanwhile: asks for what will be read from or written to kAhead
+// elements after p. Hardware looks ahead on its own, but not into the next page.
+inline constexpr int64_t kAhead = 512;
+template <class T>
+inline void ask_to_read(const T* p, int64_t ahead = kAhead) {
+  __builtin_prefetch(p + ahead);
+}
+template <class T>
+inline void ask_to_write(T* p, int64_t ahead = kAhead) {
+  __builtin_prefetch(p + ahead, 1);
+}
+
 template <class T>
 inline Vec<T> splat(T x) {
   return x - Vec<T>{};

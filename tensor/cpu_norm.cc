@@ -118,7 +118,7 @@ template <class T>
 void group_norm_fwd(Cpu, T* y, T* mean, T* rstd, const T* x, const T* weight, const T* bias, int64_t B, int64_t C,
                     int64_t S, int64_t G, double eps, bool silu) {
   using V = Vec<T>;
-  const int64_t channels = C / G, n = channels * S;
+  const int64_t channels = C / G, n = channels * S, ahead = std::min(n, kPiece);
   parallel_ranges(B * G, cpu::row_grain(n), [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) {
       const T* xg = x + group * n;
@@ -134,6 +134,8 @@ void group_norm_fwd(Cpu, T* y, T* mean, T* rstd, const T* x, const T* weight, co
         for_vectors<T>(S, [&](int64_t i, auto lanes) {
           const V z = (load<T>(xc + i, lanes) - center) * scale + shift;
           store<T>(yc + i, lanes, silu ? cpu::silu(z) : z);
+          cpu::ask_to_read(xc + i, ahead);
+          cpu::ask_to_write(yc + i, ahead);
         });
       }
     }

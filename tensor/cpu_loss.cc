@@ -1,4 +1,5 @@
 // Softmax and cross entropy on the CPU. Every exponential is taken relative to the row's largest entry.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -44,6 +45,8 @@ void softmax_fwd(Cpu, T* y, const T* x, int64_t N, int64_t D) {
     Vec<T> total{};
     for_vectors<T>(D, [&](int64_t i, auto lanes) {
       const Vec<T> e = cpu::exp_negative(load<T>(x + at + i, lanes) - largest);
+      cpu::ask_to_read(x + at + i, std::max(D, cpu::kAhead));
+      cpu::ask_to_write(y + at + i, std::max(D, cpu::kAhead));
       store<T>(y + at + i, lanes, e);
       total += keep<T>(e, lanes);
     });
@@ -105,6 +108,8 @@ RowStatistics<T> row_statistics(T* d, const T* x, int64_t V) {
   Vec<T> exp_sum{}, sum{};
   for_vectors<T>(V, [&](int64_t i, auto lanes) {
     const Vec<T> shifted = load<T>(x + i, lanes) - largest, e = cpu::exp_negative(shifted);
+    cpu::ask_to_read(x + i, std::max(V, cpu::kAhead));
+    if (d) cpu::ask_to_write(d + i, std::max(V, cpu::kAhead));
     if (d) store<T>(d + i, lanes, e);
     exp_sum += keep<T>(e, lanes);
     sum += keep<T>(shifted, lanes);

@@ -94,6 +94,8 @@ void layer_norm_bwd(Cpu, T* dx, T* dweight, T* dbias, const T* dy, const T* x, c
       V g_sum{}, gx_sum{};
       for_vectors<T>(D, [&](int64_t i, auto lanes) {
         const V normal = (load<T>(xr + i, lanes) - m) * rs, d = load<T>(dyr + i, lanes);
+        cpu::ask_to_read(xr + i, std::max(D, cpu::kAhead));
+        cpu::ask_to_read(dyr + i, std::max(D, cpu::kAhead));
         const V g = d * load<T>(weight + i, lanes);
         g_sum += g;
         gx_sum += g * normal;

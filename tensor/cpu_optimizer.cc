@@ -29,6 +29,8 @@ void adamw(Cpu, T* p, T* m, T* v, const T* g, int64_t n, const AdamwStep& step, 
   parallel_ranges(n, kStep, [=](int64_t begin, int64_t end) {
     cpu::for_vectors<T>(end - begin, [=](int64_t at, auto lanes) {
       const int64_t i = begin + at;
+      cpu::ask_to_read(g + i);
+      cpu::ask_to_write(m + i), cpu::ask_to_write(v + i), cpu::ask_to_write(p + i);
       const V gradient = load<T>(g + i, lanes) * scale;
       const V first = beta1 * load<T>(m + i, lanes) + fresh1 * gradient;
       const V second = beta2 * load<T>(v + i, lanes) + fresh2 * gradient * gradient;

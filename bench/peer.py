@@ -9,6 +9,7 @@ import sys
 import time
 
 import torch
+import torch._functorch.config
 from torch import nn
 from torch.nn import functional as F
 
@@ -182,6 +183,9 @@ def loaded(model, path):
     _, unexpected = model.load_state_dict(read(path), strict=False)
     assert not unexpected, unexpected
     return model
+
+
+torch._functorch.config.donated_buffer = False  # the discriminator's weight takes two gradients of one compiled graph
 
 
 class Step:

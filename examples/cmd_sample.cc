@@ -25,7 +25,7 @@ SamplerConfig sampler_config(const SampleOptions& options, SamplerConfig config)
   if (options.steps > 0) config.steps = options.steps;
   if (options.temperature >= 0) config.temperature = options.temperature;
   if (!options.schedule.empty()) config.schedule = options.schedule;
-  if (options.top_p < 1) config.top_p = options.top_p;
+  if (options.top_p > 0) config.top_p = options.top_p;
   if (options.static_temperature) config.anneal = false;
   if (options.soft_end) config.final_decode = false;
   return config;
@@ -34,7 +34,7 @@ SamplerConfig sampler_config(const SampleOptions& options, SamplerConfig config)
 TokenChoice token_choice(const SampleOptions& options, TokenChoice choice) {
   if (options.temperature >= 0) choice.temperature = options.temperature;
   if (options.top_k > 0) choice.top_k = options.top_k;
-  if (options.top_p < 1) choice.top_p = options.top_p;
+  if (options.top_p > 0) choice.top_p = options.top_p;
   return choice;
 }
 

@@ -52,7 +52,7 @@ struct SampleOptions {
   int64_t steps = 0;        // 0: the configuration's
   double temperature = -1;  // of the choice of places, in causal models of the codes; negative: the configuration's
   int64_t top_k = 0;        // causal models: draw from the k likeliest codes; 0: the configuration's
-  double top_p = 1;         // 1: plain sampling
+  double top_p = 0;         // draw from the likeliest codes that sum to this; 1: from all; 0: the configuration's
   std::string schedule;     // cosine | linear; empty: the configuration's
   bool static_temperature = false, soft_end = false;
   std::string inpaint;  // keep a region of test images: left | top | border | center; empty: from nothing

@@ -5,6 +5,7 @@
 #include "data/image.h"
 #include "examples/event_file.h"
 #include "examples/metrics.h"
+#include "tensor/files.h"
 #include "tests/drive.h"
 #include "tests/pictures.h"
 
@@ -147,6 +148,21 @@ TEST_CASE("program: every option of the sampler changes the samples, and the sam
   CHECK(samples("annealed", {"--temperature", "0.1"}) !=
         samples("static", {"--temperature", "0.1", "--static-temperature"}));
   CHECK(samples("hard", {"--seed", "3"}) != samples("soft", {"--seed", "3", "--soft-end"}));
+
+  // --top-p 1 draws from all codes, whatever the configuration says.
+  const std::string narrow = out / "run";
+  fs::copy(tiny.addp, narrow, fs::copy_options::recursive);
+  std::string config = bytes_of(narrow + "/config.json");
+  const std::string all = "\"sampler.top_p\": \"1\"";
+  REQUIRE(contains(config, all));
+  config.replace(config.find(all), all.size(), "\"sampler.top_p\": \"0.3\"");
+  write_file_atomically(narrow + "/config.json", config);
+  const auto narrow_samples = [&](const std::string& name, const Words& words) {
+    run_well(Words{"sample", "--run", narrow, "--count", "4", "--out", out / name} + words);
+    return bytes_of(out / name + "/samples.png");
+  };
+  CHECK(narrow_samples("narrow", {}) == bytes_of(out / "top_p" + "/samples.png"));
+  CHECK(narrow_samples("wide", {"--top-p", "1"}) == usual);
 }
 
 TEST_CASE("program: a folder of images is checked and trained on") {

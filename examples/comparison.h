@@ -16,7 +16,7 @@ struct SystemKind {
   std::string key, title;           // "mage", "MAGE"
   std::vector<std::string> stages;  // trained one after another; the last one's run is the system
   bool generates = false;
-  std::string note;   // what is behind the name, for the table
+  std::string note;        // what is behind the name, for the table
   std::string owner = "";  // the system whose runs these are; empty: it trains its own
 
   const std::string& trained_by() const { return owner.empty() ? key : owner; }

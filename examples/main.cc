@@ -104,7 +104,9 @@ void add_sample(CLI::App& app, SampleOptions& o) {
   sample->add_option("--steps", o.steps, "sampling steps; 0: the configuration's")->check(CLI::NonNegativeNumber);
   sample->add_option("--temperature", o.temperature,
                      "of the choice of places, or of the codes in causal models; negative: the configuration's");
-  sample->add_option("--top-p", o.top_p, "sample from the most likely codes that sum to P; 1: from all; default: the configuration's")
+  sample
+      ->add_option("--top-p", o.top_p,
+                   "sample from the most likely codes that sum to P; 1: from all; default: the configuration's")
       ->check(CLI::Range(0.01, 1.0));
   sample->add_option("--top-k", o.top_k, "causal models: sample from the K most likely codes; 0: the configuration's")
       ->check(CLI::NonNegativeNumber);

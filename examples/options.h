@@ -102,12 +102,12 @@ struct CompareOptions {
   CommonOptions common;  // seed: the first repetition's
   ConfigOptions config;
   DataOptions data;
-  std::string run;                   // folder of the whole comparison
-  bool resume = false;               // go on with what is there
-  int64_t seeds = 2;                 // repetitions
-  int jobs = 1;                      // at a time; they share the threads
-  std::string budget;                // steps:N | seconds:N, of all stages of a system; empty: the preset's for ADDP
-  std::string plan;                  // file with the steps and learning rates of another comparison, instead of a budget
+  std::string run;      // folder of the whole comparison
+  bool resume = false;  // go on with what is there
+  int64_t seeds = 2;    // repetitions
+  int jobs = 1;         // at a time; they share the threads
+  std::string budget;   // steps:N | seconds:N, of all stages of a system; empty: the preset's for ADDP
+  std::string plan;     // file with the steps and learning rates of another comparison, instead of a budget
   std::vector<std::string> systems;  // keys of system_kinds(); empty: all
   std::vector<std::string> tasks;    // of task_names(); empty: all
   std::vector<std::string> labels;   // percentages of labels to fine-tune with; empty: 1

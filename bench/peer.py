@@ -16,6 +16,8 @@ from torch.nn import functional as F
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "reference"))
 import models  # noqa: E402
 
+torch._functorch.config.donated_buffer = False  # the discriminator's weight takes two gradients of one compiled graph
+
 torch.set_default_dtype(torch.float32)
 
 
@@ -183,9 +185,6 @@ def loaded(model, path):
     _, unexpected = model.load_state_dict(read(path), strict=False)
     assert not unexpected, unexpected
     return model
-
-
-torch._functorch.config.donated_buffer = False  # the discriminator's weight takes two gradients of one compiled graph
 
 
 class Step:

@@ -64,9 +64,11 @@ struct Schedule {
 Schedule share_out(const Comparison& comparison, const std::map<std::string, double>& step_seconds);
 
 // A schedule as a file, so that the same comparison, or a part of it, can be run on another machine, where a budget in
-// seconds would give other steps and a sweep might find other rates. Every comparison writes its own to plan.json.
+// seconds would give other steps and a sweep might find other rates. Every comparison has its own in plan.json,
+// to which `addp ablate` and further systems in the same folder add theirs.
 //   {"steps": {SYSTEM: {STAGE: N}}, "learning_rate_factors": {STAGE: FACTOR}}
-void write_plan(const std::string& file, const Schedule& schedule);
+// Throws Error(data) when there is a malformed file already.
+void add_to_plan(const std::string& file, const Schedule& schedule);
 // Throws Error(data) when the file is malformed, Error(usage) when a system or stage of the comparison is not in it.
 Schedule read_plan(const std::string& file, const Comparison& comparison);
 

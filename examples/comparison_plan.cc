@@ -1,4 +1,5 @@
 // The steps and learning rates of a comparison as a file.
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "examples/comparison.h"
@@ -32,18 +33,27 @@ const nlohmann::json& object_in(const nlohmann::json& json, const std::string& f
   return json[name];
 }
 
+// Steps and factors are objects; what they hold is not checked.
+nlohmann::json parse(const std::string& file) {
+  nlohmann::json json = nlohmann::json::parse(read_file(file, ErrorKind::data, kMostBytes), nullptr, false);
+  for (const char* name : {"steps", "learning_rate_factors"}) object_in(json, file, name);
+  return json;
+}
+
 }  // namespace
 
-void write_plan(const std::string& file, const Schedule& schedule) {
-  const nlohmann::ordered_json json = {{"steps", schedule.steps},
-                                       {"learning_rate_factors", nlohmann::json(schedule.rate_factors)}};
+void add_to_plan(const std::string& file, const Schedule& schedule) {
+  nlohmann::json json;
+  if (std::filesystem::exists(file)) json = parse(file);
+  json["steps"].update(nlohmann::json(schedule.steps));
+  json["learning_rate_factors"].update(nlohmann::json(schedule.rate_factors));
   write_file_atomically(file, json.dump(2) + "\n");
 }
 
 Schedule read_plan(const std::string& file, const Comparison& comparison) {
-  const nlohmann::json json = nlohmann::json::parse(read_file(file, ErrorKind::data, kMostBytes), nullptr, false);
+  const nlohmann::json json = parse(file);
   Schedule schedule;
-  const nlohmann::json& all_steps = object_in(json, file, "steps");
+  const nlohmann::json& all_steps = json["steps"];
   for (const SystemKind& system : comparison.systems) {
     check_as(ErrorKind::usage, all_steps.contains(system.key), file, ": has no steps for ", system.key,
              "; choose --systems that it has");
@@ -53,7 +63,7 @@ Schedule read_plan(const std::string& file, const Comparison& comparison) {
       schedule.steps[system.key][stage] = steps_in(steps[stage], file, system.key + "." + stage);
     }
   }
-  for (const auto& [stage, factor] : object_in(json, file, "learning_rate_factors").items())
+  for (const auto& [stage, factor] : json["learning_rate_factors"].items())
     schedule.rate_factors[stage_kind(stage).name] = factor_in(factor, file, stage);
   return schedule;
 }

@@ -57,7 +57,7 @@ bool run_all(const Comparison& comparison, JobRunner& runner, const MakeJobs& ma
   const std::optional<Schedule> made = make_schedule(comparison, runner);
   if (!made) return false;
   const Schedule& schedule = *made;
-  write_plan(comparison.options.run + "/plan.json", schedule);
+  add_to_plan(comparison.options.run + "/plan.json", schedule);
   const auto write_now = [&] { write(comparison, schedule, runner); };
   const bool finished = runner.run(make_jobs(comparison, schedule), comparison.options.jobs, write_now);
   write_now();

@@ -248,7 +248,8 @@ TEST_CASE("compare: a plan is read as it was written, and refused when it does n
   const std::string file = folder / "plan.json";
   Schedule schedule = share_out(Comparison(demo_options("steps:1000")), {});
   schedule.rate_factors = {{"addp", 2}, {"gpt", 0.5}};
-  write_plan(file, schedule);
+  for (const auto& [system, steps] : schedule.steps) add_to_plan(file, {{{system, steps}}, {}, {}});  // one by one
+  add_to_plan(file, {{}, schedule.rate_factors, {}});
   CompareOptions options = demo_options("");
   options.plan = file;
   const Comparison comparison(options);
@@ -261,11 +262,15 @@ TEST_CASE("compare: a plan is read as it was written, and refused when it does n
   };
   CHECK(contains(refusal(ErrorKind::data, "{"), "plan.json: expected \"steps\""));
   CHECK(contains(refusal(ErrorKind::data, R"({"steps": [1]})"), "plan.json: expected \"steps\""));
-  CHECK(contains(refusal(ErrorKind::usage, R"({"steps": {}})"), "no steps for addp"));
-  CHECK(contains(refusal(ErrorKind::usage, R"({"steps": {"addp": {"vqgan": 5}}})"), "addp's stage predictor"));
+  CHECK(contains(refusal(ErrorKind::data, R"({"steps": {}})"), "expected \"learning_rate_factors\""));
+  const auto with_steps = [](const std::string& steps) {
+    return "{\"steps\": " + steps + ", \"learning_rate_factors\": {}}";
+  };
+  CHECK(contains(refusal(ErrorKind::usage, with_steps("{}")), "no steps for addp"));
+  CHECK(contains(refusal(ErrorKind::usage, with_steps(R"({"addp": {"vqgan": 5}})")), "addp's stage predictor"));
   for (const std::string steps : {"0", "-3", "1.5", "1e30", "18446744073709551615", "\"5\"", "null"}) {
     INFO(steps);
-    CHECK(contains(refusal(ErrorKind::data, R"({"steps": {"addp": {"vqgan": )" + steps + "}}}"), "addp.vqgan"));
+    CHECK(contains(refusal(ErrorKind::data, with_steps(R"({"addp": {"vqgan": )" + steps + "}}")), "addp.vqgan"));
   }
   nlohmann::json json = {{"steps", schedule.steps}};
   const auto with_factors = [&](const Json& factors) {

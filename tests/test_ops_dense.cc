@@ -349,6 +349,19 @@ TEST_CASE("attention: large scores stay finite, later tokens do not leak") {
   CHECK(same_bits(clone(before.view(0, {20})), clone(after.view(0, {20}))));
 }
 
+TEST_CASE("attention: a NaN in one key reaches every query that sees it, and no other") {
+  for (const int64_t L : {3, 18, 34, 65}) {  // queries one by one, in panels, both
+    for (const bool causal : {false, true}) {
+      INFO(L, " causal ", causal);
+      Tensor qkv = random_var({1, L, 12}, 1, DType::f32).value();
+      const int64_t key = L - 2;
+      fill(qkv.view(key * 12 + 4, {1}), NAN);
+      const Tensor y = attention(Var(qkv), 1, causal).value();
+      for (int64_t i = 0; i < L; ++i) CHECK(all_finite(clone(y.view(i * 4, {4}))) == (causal && i < key));
+    }
+  }
+}
+
 TEST_CASE("attention: wrong shapes throw") {
   CHECK_THROWS_AS(attention(random_var({2, 5, 24}, 1), 5), Error);
   CHECK_THROWS_AS(attention(random_var({5, 24}, 1), 2), Error);

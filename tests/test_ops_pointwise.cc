@@ -50,6 +50,13 @@ TEST_CASE("ops: one operand") {
   }
 }
 
+TEST_CASE("softmax: what is far below the largest gets nothing at all") {
+  for (DType dtype : {DType::f32, DType::f64}) {
+    const Var x(to(from_vector<double>({-1000, 0, -1e30, -1000}, {4}), {dtype, Device::cpu}));
+    CHECK(to_vector<double>(to(softmax(x).value(), {DType::f64, Device::cpu})) == std::vector<double>{0, 1, 0, 0});
+  }
+}
+
 TEST_CASE("ops: gradients on the kinks, NaN passes through") {
   const auto at = [](double x, const std::function<Var(const Var&)>& f) {
     Var v(from_vector<double>({x}, {1}), true);

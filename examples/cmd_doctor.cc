@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "autograd/ops.h"
+#include "tensor/cpu_amx.h"
 #include "tensor/dispatch.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
@@ -68,7 +69,7 @@ void print_devices() {
 int cmd_doctor(bool roofline) {
   const double memory_gib = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE) / (1 << 30);
   const bool supported = machine_supports_build();
-  std::printf("build       g++ %s, %s%s\n", __VERSION__, instruction_set(),
+  std::printf("build       g++ %s, %s%s%s\n", __VERSION__, instruction_set(), cpu::has_amx() ? ", AMX" : "",
               supported ? "" : "  <- this machine lacks it: build with `make ARCH=x86-64-v3`");
   print_devices();
   std::printf("threads     %d of %ld cores (--threads or ADDP_THREADS)\n", num_threads(),

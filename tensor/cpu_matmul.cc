@@ -3,7 +3,9 @@
 // is transposed. A task runs the register tile along all of K in fixed chunks. So the order of summation, and with it
 // every bit, is the same for any number of threads.
 #include <algorithm>
+#include <type_traits>
 
+#include "tensor/cpu_amx.h"
 #include "tensor/cpu_tile.h"
 #include "tensor/dispatch.h"
 #include "tensor/parallel.h"
@@ -33,6 +35,11 @@ struct Product {
   bool trans_a, trans_b, accumulate;
 
   void run() const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (cpu::amx_pays(M, N, K)) {
+        return cpu::amx_multiply(c, a, b, bias, M, N, K, trans_a, trans_b, accumulate);
+      }
+    }
     const int64_t blocks = ceil_div(N, kBlockCols), panels = ceil_div(N, kPanelCols<T>), tiles = ceil_div(M, kTileRows);
     if (tiles <= kBlockTiles) return run_columns(panels, tiles);
     for (int64_t i = 0; i < blocks; ++i) run_rows(Part(panels, blocks, i), tiles);

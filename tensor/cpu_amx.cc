@@ -26,12 +26,12 @@ constexpr int64_t kTile = kSide * kSide;    // elements of 4 bytes in a tile
 constexpr int64_t kStep = kPieces * kTile;  // in the pieces of 16 rows and 32 steps
 constexpr int64_t kChunk = 512;             // steps of the sum at a time
 constexpr int64_t kSharedPairs = 32;        // pairs of strips that all tasks share, at most
-constexpr int64_t kOwnPairs = 6;            // of a task's own, at most
+constexpr int64_t kOwnPairs = 3;            // of a task's own, at most
 constexpr int64_t kTasks = 4;               // at least
 constexpr int64_t kShareSteps = 1024;       // of a long sum that is cut into shares, at most
 
 using Lanes = Register<float>;
-using Bits = RegisterOf<float>::Index;
+typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
 
 // One operand: `count` rows of A or columns of B, and entry i of step k at data[i * stride + k], or, where a step's
 // entries are adjacent, at data[k * stride + i].
@@ -43,19 +43,16 @@ struct Operand {
   int64_t strips() const { return ceil_div(count, kSide); }
 };
 
-// The leading bfloat16 of x, to nearest, in the upper half of each lane; x keeps what is left.
-Bits take_piece(Lanes& x) {
-  const Bits piece = (std::bit_cast<Bits>(x) + 0x8000) & static_cast<int32_t>(0xffff0000);
-  x -= std::bit_cast<Lanes>(piece);
-  return piece;
-}
-
-// A row of each of the three tiles of a block.
-inline void store_pieces(float* to, Lanes low, Lanes high) {
+// A row of each of the three tiles of a block: numbers are cut into the nearest bfloat16 of what is left, three times.
+[[gnu::always_inline]] inline void store_pieces(float* to, Lanes low, Lanes high) {
+  constexpr uint32_t kUpper = 0xffff0000;
 #pragma GCC unroll 3
   for (int64_t piece = 0; piece < kPieces; ++piece) {
-    const Bits a = take_piece(low), b = take_piece(high);
-    store_register(to + piece * kTile, std::bit_cast<Lanes>(((a >> 16) & 0xffff) | b));
+    const uint32_t half = piece + 1 < kPieces ? 0x8000 : 0;  // the last is exact
+    const Bits a = std::bit_cast<Bits>(low) + half, b = std::bit_cast<Bits>(high) + half;
+    store_register(to + piece * kTile, std::bit_cast<Lanes>((a >> 16) | (b & kUpper)));
+    low -= std::bit_cast<Lanes>(a & kUpper);
+    high -= std::bit_cast<Lanes>(b & kUpper);
   }
 }
 
@@ -92,16 +89,21 @@ struct Packing {
   }
 
   void left() const {
-    if (from.adjacent_steps) {
-      for (int64_t r = 0; r < strips * kSide; ++r) {
-        for (int64_t b = 0; b < blocks(); ++b) {
-          const int64_t i = first * kSide + r, k = begin + b * kDepth;
-          store_pieces(at(r / kSide, b) + r % kSide * kSide, part(i, k), part(i, k + kSide));
-        }
-      }
-    } else {
+    if (!from.adjacent_steps) {
       for (int64_t b = 0; b < blocks(); ++b) {
         for (int64_t s = 0; s < strips; ++s) transpose_block(s, b);
+      }
+      return;
+    }
+    for (int64_t r = 0; r < strips * kSide; ++r) {
+      const int64_t i = first * kSide + r, whole = i < from.count ? depth / kDepth : 0;
+      const float* p = from.data + i * from.stride + begin;
+      float* row = at(r / kSide, 0) + r % kSide * kSide;
+      for (int64_t b = 0; b < whole; ++b, p += kDepth, row += kStep) {
+        store_pieces(row, load_register(p), load_register(p + kSide));
+      }
+      for (int64_t b = whole; b < blocks(); ++b, row += kStep) {
+        store_pieces(row, part(i, begin + b * kDepth), part(i, begin + b * kDepth + kSide));
       }
     }
   }
@@ -110,12 +112,18 @@ struct Packing {
       for (int64_t s = 0; s < strips; ++s) {
         for (int64_t b = 0; b < blocks(); ++b) transpose_block(s, b);
       }
-    } else {
-      for (int64_t p = 0; p < blocks() * kSide; ++p) {
-        for (int64_t s = 0; s < strips; ++s) {
-          const int64_t i = (first + s) * kSide, k = begin + p / kSide * kDepth + p % kSide;
-          store_pieces(at(s, p / kSide) + p % kSide * kSide, part(i, k), part(i, k + kSide));
-        }
+      return;
+    }
+    for (int64_t r = 0; r < blocks() * kSide; ++r) {
+      const int64_t i = first * kSide, k = begin + r / kSide * kDepth + r % kSide;
+      const int64_t whole = k + kSide < begin + depth ? std::min(strips, (from.count - i) / kSide) : 0;
+      const float *p = from.data + k * from.stride + i, *q = p + kSide * from.stride;
+      float* row = at(0, r / kSide) + r % kSide * kSide;
+      for (int64_t s = 0; s < whole; ++s, p += kSide, q += kSide, row += blocks() * kStep) {
+        store_pieces(row, load_register(p), load_register(q));
+      }
+      for (int64_t s = whole; s < strips; ++s, row += blocks() * kStep) {
+        store_pieces(row, part(i + s * kSide, k), part(i + s * kSide, k + kSide));
       }
     }
   }

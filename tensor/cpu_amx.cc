@@ -24,11 +24,10 @@ namespace {
 constexpr int64_t kSide = 16, kDepth = 32, kPieces = 3;
 constexpr int64_t kTile = kSide * kSide;    // elements of 4 bytes in a tile
 constexpr int64_t kStep = kPieces * kTile;  // in the pieces of 16 rows and 32 steps
-constexpr int64_t kChunk = 512;             // steps of the sum at a time
-constexpr int64_t kSharedPairs = 32;        // pairs of strips that all tasks share, at most
+constexpr int64_t kSharedBlocks = 204;      // packed blocks of pairs, of 6 KiB, that all tasks share: 1.2 MiB of L2's 2
 constexpr int64_t kOwnPairs = 3;            // of a task's own, at most
 constexpr int64_t kTasks = 4;               // at least
-constexpr int64_t kShareSteps = 1024;       // of a long sum that is cut into shares, at most
+constexpr int64_t kShareBlocks = 32;        // of 32 steps, of a long sum that is cut into shares, at most
 
 using Lanes = Register<float>;
 typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
@@ -181,9 +180,6 @@ void product(float* c, int64_t ldc, const float* left0, const float* left1, cons
     if constexpr (rows == 2) _tile_loadd(2, bias, 0);
     if constexpr (rows == 2 && cols == 2) _tile_loadd(3, bias + kSide, 0);
   }
-  for (int64_t r = 0; r < rows * kSide; ++r) {  // asks for where results will go
-    for (int64_t v = 0; v < cols; ++v) __builtin_prefetch(c + r * ldc + v * kSide, 1);
-  }
   for (int64_t b = 0; b < blocks; ++b) {
     const float* const left[2] = {left0 + b * kStep, left1 + b * kStep};
     const float* const right[2] = {right0 + b * kStep, right1 + b * kStep};
@@ -199,6 +195,13 @@ void product(float* c, int64_t ldc, const float* left0, const float* left1, cons
   if constexpr (cols == 2) _tile_stored(1, c + kSide, bytes);
   if constexpr (rows == 2) _tile_stored(2, c1, bytes);
   if constexpr (rows == 2 && cols == 2) _tile_stored(3, c1 + kSide, bytes);
+}
+
+// Asks for 32 x 32 numbers that will be written after the product that begins now.
+inline void ask_for_result(float* c, int64_t ldc) {
+  for (int64_t r = 0; r < 2 * kSide; ++r) {
+    for (int64_t v = 0; v < 2 * kSide; v += kSide) ask_to_write(c + r * ldc + v, 0);
+  }
 }
 
 struct Product {
@@ -218,6 +221,7 @@ struct Product {
     float* const to = c + i * N + j;
     const float* const row = first && bias != nullptr ? bias + j : nullptr;
     const bool add = accumulate || !first;
+    ask_for_result(to, N);
     if (!add && height == rows * kSide && width == cols * kSide) {
       return run(to, N, left, left1, right, right1, blocks, row);
     }
@@ -237,8 +241,10 @@ struct Product {
   // Where sums are long and C is small (gradients of weights): tasks share out the steps, so that each reads its own
   // rows of both operands, and their results meet at the end.
   int64_t shares() const {
-    const int64_t n = std::max(kTasks, ceil_div(ceil_div(a.steps, kShareSteps), 2) * 2);
-    return a.steps >= n * 4 * kDepth && 2 * n * a.count * b.count <= a.steps * (a.count + b.count) ? n : 0;
+    const int64_t pairs = ceil_div(std::min(a.count, b.count), 2 * kSide), blocks = ceil_div(a.steps, kDepth);
+    int64_t n = std::max({kTasks, ceil_div(blocks, kShareBlocks), ceil_div(pairs * blocks, kSharedBlocks)});
+    n += n % 2;
+    return blocks >= 4 * n && 2 * n * a.count * b.count <= a.steps * (a.count + b.count) ? n : 0;
   }
   void run_by_steps(int64_t shares) const {
     const bool flip = b.count < a.count;  // results are then C's transpose: the longer operand wants the right side
@@ -260,8 +266,9 @@ struct Product {
         for (int64_t p = 0; p < pairs; ++p) {
           for (int64_t i = 0; i < rows; ++i) {
             const float *const x = left + 2 * i * strip, *const y = right + 2 * p * strip;
-            product<2, 2>(partial + share * size + i * 2 * kSide * ld + (first + p) * 2 * kSide, ld, x, x + strip, y,
-                          y + strip, mine.size, nullptr);
+            float* const to = partial + share * size + i * 2 * kSide * ld + (first + p) * 2 * kSide;
+            ask_for_result(to, ld);
+            product<2, 2>(to, ld, x, x + strip, y, y + strip, mine.size, nullptr);
           }
         }
       }
@@ -293,9 +300,12 @@ struct Product {
     if (const int64_t n = shares(); n > 0) return run_by_steps(n);
     const bool by_rows = a.count >= b.count;
     const Operand &own = by_rows ? a : b, &shared = by_rows ? b : a;
-    const int64_t chunks = ceil_div(a.steps, kChunk), chunk = ceil_div(ceil_div(a.steps, chunks), kDepth) * kDepth;
     const int64_t shared_pairs = ceil_div(shared.count, 2 * kSide), own_pairs = ceil_div(own.count, 2 * kSide);
-    const int64_t groups = ceil_div(shared_pairs, kSharedPairs);
+    // The sum in chunks of 256 to 512 steps, so that what is shared stays in the second-level cache.
+    const int64_t depth_limit = std::clamp<int64_t>(kSharedBlocks / shared_pairs, 8, 16) * kDepth;
+    const int64_t chunks = ceil_div(a.steps, depth_limit);
+    const int64_t chunk = ceil_div(ceil_div(a.steps, chunks), kDepth) * kDepth;
+    const int64_t groups = ceil_div(shared_pairs * (chunk / kDepth), kSharedBlocks);
     int64_t tasks = std::max(ceil_div(own_pairs, kOwnPairs), kTasks);
     tasks += tasks % 2;  // a few tasks should share out evenly
     for (int64_t begin = 0; begin < a.steps; begin += chunk) {

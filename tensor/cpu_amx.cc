@@ -27,6 +27,7 @@ constexpr int64_t kStep = kPieces * kTile;  // in the pieces of 16 rows and 32 s
 constexpr int64_t kSharedBlocks = 204;      // packed blocks of pairs, of 6 KiB, that all tasks share: 1.2 MiB of L2's 2
 constexpr int64_t kOwnPairs = 3;            // of a task's own, at most
 constexpr int64_t kTasks = 4;               // at least
+constexpr int64_t kShares = 8;              // at least, of a long sum
 constexpr int64_t kShareBlocks = 32;        // of 32 steps, of a long sum that is cut into shares, at most
 
 using Lanes = Register<float>;
@@ -242,9 +243,9 @@ struct Product {
   // rows of both operands, and their results meet at the end.
   int64_t shares() const {
     const int64_t pairs = ceil_div(std::min(a.count, b.count), 2 * kSide), blocks = ceil_div(a.steps, kDepth);
-    int64_t n = std::max({kTasks, ceil_div(blocks, kShareBlocks), ceil_div(pairs * blocks, kSharedBlocks)});
+    int64_t n = std::max({kShares, ceil_div(blocks, kShareBlocks), ceil_div(pairs * blocks, kSharedBlocks)});
     n += n % 2;
-    return blocks >= 4 * n && 2 * n * a.count * b.count <= a.steps * (a.count + b.count) ? n : 0;
+    return blocks >= 4 * n && n * a.count * b.count <= a.steps * (a.count + b.count) ? n : 0;
   }
   void run_by_steps(int64_t shares) const {
     const bool flip = b.count < a.count;  // results are then C's transpose: the longer operand wants the right side

@@ -7,6 +7,7 @@ results are compared. For each case the peer is measured in every variant that m
 torch.compile or not) and the fastest counts.
     make bench                         all
     make bench BENCH="--only step"     cases whose name holds "step"; also --threads 1,2 --rounds 7 --no-compile --batch 8
+    make bench BENCH="--only linear --versus ADDP_AMX=never"   beside the same program with that in its environment
 Columns: our time, the peer's, their ratio (above 1: we are faster); GFLOP/s as a share of the peak that fused
 multiply-adds reached in the same run, or, for ops that only stream, GB/s as a share of the copy rate; peak memory of
 whole steps. Work is counted from shapes: of products, and each input read and each output written once.
@@ -160,6 +161,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.05, help="of one sample, at least")
     parser.add_argument("--batch", type=int, default=0, help="images in a whole step, instead of each step's own number")
+    parser.add_argument("--versus", default="", help="instead of PyTorch the same program with this environment variable, "
+                        "e.g. ADDP_AMX=never")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--json", default="", help="also write all figures to this file")
     args = parser.parse_args()
@@ -170,6 +173,8 @@ def main():
 
 def run(args):
     ours_command, peer_command = [args.program], [sys.executable, str(HERE / "peer.py")]
+    if args.versus:
+        peer_command = ["env", args.versus, args.program]
     version = subprocess.run([sys.executable, "-c", "import torch, numpy, safetensors; print(torch.__version__)"],
                              capture_output=True, text=True)
     if version.returncode != 0:
@@ -189,6 +194,8 @@ def run(args):
         for case in all_cases(args):
             if args.only not in case["name"]:
                 continue
+            if args.versus:
+                case["peers"] = {args.versus: case["ours"]}
             for variant in case["peers"]:
                 if variant not in peers:
                     peers[variant] = Side(peer_command)

@@ -211,7 +211,8 @@ struct Product {
   const float* bias;
   bool accumulate;
 
-  // Rows [i, i + 32) and columns [j, j + 32) of C, or as many as there are, += the packed pairs of strips.
+  // Rows [i, i + 32) and columns [j, j + 32) of C, or as many as there are, from packed pairs of strips: the first or a
+  // later chunk of the sum.
   void multiply(int64_t i, int64_t j, const float* left, const float* right, int64_t blocks, bool first) const {
     const int64_t height = std::min(2 * kSide, a.count - i), width = std::min(2 * kSide, b.count - j);
     const int rows = height > kSide ? 2 : 1, cols = width > kSide ? 2 : 1;
@@ -240,7 +241,8 @@ struct Product {
   }
 
   // Where sums are long and C is small (gradients of weights): tasks share out the steps, so that each reads its own
-  // rows of both operands, and their results meet at the end.
+  // rows of both operands, and their results meet at the end. How many shares; 0 where their results would be more to
+  // write and read than the operands are.
   int64_t shares() const {
     const int64_t pairs = ceil_div(std::min(a.count, b.count), 2 * kSide), blocks = ceil_div(a.steps, kDepth);
     int64_t n = std::max({kShares, ceil_div(blocks, kShareBlocks), ceil_div(pairs * blocks, kSharedBlocks)});

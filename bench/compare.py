@@ -189,7 +189,7 @@ def run(args):
         ours.ask(f"threads {threads}")
         peak, copy = ours.ask("peak")
         print(f"\n{threads} threads; fused multiply-adds {peak / 1e9:.0f} GFLOP/s, copying {copy / 1e9:.1f} GB/s", flush=True)
-        print(f"{'case':58s} {'ours':>10s} {'PyTorch':>10s} {'ratio':>6s} {'rate':>14s} {'share':>6s}  best variant of the peer")
+        print(f"{'case':58s} {'ours':>10s} {'versus' if args.versus else 'PyTorch':>10s} {'ratio':>6s} {'rate':>14s} {'share':>6s}  best variant of the peer")
         peers = {}
         for case in all_cases(args):
             if args.only not in case["name"]:

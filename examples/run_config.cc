@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "examples/suggest.h"
+#include "tensor/cpu_amx.h"
 #include "tensor/dispatch.h"
 #include "tensor/error.h"
 #include "tensor/files.h"
@@ -126,6 +127,7 @@ void apply(const CommonOptions& options) {
            ": the CPU multiplies in float32 only; with --device cuda it may be tf32 or bf16");
   set_matmul_precision(matmul_precision_of(options.matmul));
   if (options.threads > 0) set_num_threads(options.threads);
+  cpu::has_amx();  // a wrong ADDP_AMX is found here
 }
 
 Options network_options(const CommonOptions& options) {

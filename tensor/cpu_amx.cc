@@ -1,18 +1,20 @@
 #include "tensor/cpu_amx.h"
 
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+
+#include "tensor/error.h"
+
 #if defined(__AMX_BF16__) && defined(__AVX512F__)
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <bit>
-#include <cstdlib>
-#include <string>
 
 #include "tensor/cpu_math.h"
 #include "tensor/cpu_tile.h"
-#include "tensor/error.h"
 #include "tensor/parallel.h"
 
 namespace addp::cpu {
@@ -341,28 +343,12 @@ struct Product {
   }
 };
 
-// 0: never, 1: where it pays, 2: for every product.
-int use_of_amx() {
+bool allowed_by_system() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  const char* text = std::getenv("ADDP_AMX");
-  const std::string choice = text == nullptr ? "" : text;
-  check_as(ErrorKind::usage, choice.empty() || choice == "never" || choice == "always",
-           "ADDP_AMX: expected never or always, found '", choice, "'");
-  if (choice == "never" || syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0) return 0;
-  return choice == "always" ? 2 : 1;
-}
-int use() {
-  static const int use = use_of_amx();
-  return use;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
 }  // namespace
-
-bool has_amx() { return use() > 0; }
-
-bool amx_pays(int64_t M, int64_t N, int64_t K) {
-  return use() == 2 || (use() == 1 && std::min(M, N) >= 64 && std::max(M, N) >= 128 && K >= 64);
-}
 
 void amx_multiply(float* C, const float* A, const float* B, const float* bias, int64_t M, int64_t N, int64_t K,
                   bool trans_a, bool trans_b, bool accumulate) {
@@ -372,10 +358,45 @@ void amx_multiply(float* C, const float* A, const float* B, const float* bias, i
 }  // namespace addp::cpu
 #else
 namespace addp::cpu {
+namespace {
 
-bool has_amx() { return false; }
-bool amx_pays(int64_t, int64_t, int64_t) { return false; }
-void amx_multiply(float*, const float*, const float*, const float*, int64_t, int64_t, int64_t, bool, bool, bool) {}
+bool allowed_by_system() { return false; }
+
+}  // namespace
+
+void amx_multiply(float*, const float*, const float*, const float*, int64_t, int64_t, int64_t, bool, bool, bool) {
+  fail(ErrorKind::runtime, "amx: not in this build");
+}
 
 }  // namespace addp::cpu
 #endif
+
+namespace addp::cpu {
+namespace {
+
+enum class Use { never, where_it_pays, always };
+
+Use chosen_use() {
+  const char* text = std::getenv("ADDP_AMX");
+  const std::string choice = text == nullptr ? "" : text;
+  check_as(ErrorKind::usage, choice.empty() || choice == "never" || choice == "always",
+           "ADDP_AMX: expected never or always, found '", choice, "'");
+  if (choice == "never" || !allowed_by_system()) return Use::never;
+  return choice == "always" ? Use::always : Use::where_it_pays;
+}
+
+Use use() {
+  static const Use use = chosen_use();
+  return use;
+}
+
+}  // namespace
+
+bool has_amx() { return use() != Use::never; }
+
+bool amx_pays(int64_t M, int64_t N, int64_t K) {
+  if (use() != Use::where_it_pays) return use() == Use::always;
+  return std::min(M, N) >= 64 && std::max(M, N) >= 128 && K >= 64;
+}
+
+}  // namespace addp::cpu

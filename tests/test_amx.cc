@@ -38,7 +38,7 @@ struct Operands {
   }
   static constexpr Options kFloat{DType::f32, Device::cpu};
 
-  Tensor on_vector_units(const ProductCase& p) const {  // for sizes where AMX does not pay
+  Tensor by_gemm(const ProductCase& p) const {  // which takes AMX only where that pays
     Tensor result = clone(c);
     kernel::gemm<float>(Cpu{}, result.ptr<float>(), a.ptr<float>(), b.ptr<float>(), p.M, p.N, p.K, p.trans_a, p.trans_b,
                         p.accumulate, 1, 0, 0, 0);
@@ -124,7 +124,7 @@ TEST_CASE("amx: errors are smaller than the vector units'") {
       INFO("sum of ", K, ", offset ", offset);
       const ProductCase p{60, 120, K};
       const Operands x(p, offset);
-      const Errors ours = errors_of(p, x, x.multiply(p)), vectors = errors_of(p, x, x.on_vector_units(p));
+      const Errors ours = errors_of(p, x, x.multiply(p)), vectors = errors_of(p, x, x.by_gemm(p));
       CHECK(ours.mean < 0.75 * vectors.mean);
       CHECK(ours.largest < vectors.largest);
     }
@@ -147,10 +147,25 @@ TEST_CASE("amx: the same bits for any number of threads") {
   set_num_threads(before);
 }
 
+TEST_CASE("amx: large products take it, small ones do not") {
+  if (!here() || cpu::amx_pays(1, 1, 1)) return;
+  for (const ProductCase& p : {ProductCase{128, 64, 64}, {64, 128, 64}, {300, 130, 70, true, true}}) {
+    const Operands x(p);
+    CHECK(cpu::amx_pays(p.M, p.N, p.K));
+    CHECK(largest_difference(x.by_gemm(p), x.multiply(p)) == 0);
+  }
+  for (const ProductCase& p : {ProductCase{63, 128, 64}, {64, 127, 64}, {64, 128, 63}}) {
+    const Operands x(p);
+    CHECK(!cpu::amx_pays(p.M, p.N, p.K));
+    CHECK(largest_difference(x.by_gemm(p), x.multiply(p)) > 0);
+  }
+}
+
 TEST_CASE("amx: NaN and infinity reach their row and no other, small numbers are not lost") {
   if (!here()) return;
   const ProductCase p{40, 64, 96};
-  for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+  for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                    std::numeric_limits<float>::max()}) {
     Operands x(p);
     x.a.ptr<float>()[7 * p.K + 50] = bad;
     const Tensor y = x.multiply(p);
@@ -170,11 +185,14 @@ TEST_CASE("amx: every reference value is reproduced with all products on it") {
   CHECK(outcome.code == 0);
 }
 
-TEST_CASE("amx: a wrong choice is named") {
-  if (!here()) return;
-  const Outcome outcome = Process({"/usr/bin/env", "ADDP_AMX=maybe", built("addp"), "doctor"}).wait();
-  CHECK(outcome.code == 2);
-  CHECK(outcome.err.find("ADDP_AMX: expected never or always, found 'maybe'") != std::string::npos);
+TEST_CASE("amx: a wrong choice is named before anything begins") {
+  ScratchFolder folder;
+  for (const Words& command : {Words{"doctor"}, train_tiny("vqgan", folder / "run", 1)}) {
+    const Outcome outcome = Process(Words{"/usr/bin/env", "ADDP_AMX=maybe", built("addp")} + command).wait();
+    CHECK(outcome.code == 2);
+    CHECK(outcome.err == "error: ADDP_AMX: expected never or always, found 'maybe'\n");
+  }
+  CHECK(count_files(folder.path) == 0);
 }
 
 }  // namespace addp

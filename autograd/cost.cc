@@ -25,6 +25,8 @@ const Names kLinearOps = {"add",      "sub",       "affine",      "reshape",    
 // Backward reads what forward put out, or as much as that.
 const Names kReadsOutput = {"softmax", "log_softmax", "max_pool", "attention", "div"};
 const Names kReadsNoInput = {"softmax", "log_softmax", "max_pool"};
+// Closures that capture their input by Var::saved().
+const Names kRecalls = {"linear"};
 
 // Forward writes the gradient of the logits, too; backward scales it.
 const Names kGradientInForward = {"soft_cross_entropy", "cross_entropy"};
@@ -98,7 +100,8 @@ int64_t activations_needed(const Var& y) {
     for (const Var& input : node.inputs) {
       if (!input.defined()) continue;
       const bool is_parameter = input.node().is_leaf && input.needs_grad();
-      if (reads_input && !is_parameter) keep(input.node());
+      const bool is_recalled = input.node().recompute && kRecalls.count(node.op);
+      if (reads_input && !is_parameter && !is_recalled) keep(input.node());
       if (seen.insert(&input.node()).second) stack.push_back(&input.node());
     }
   }

@@ -73,15 +73,16 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
   });
   std::vector<Var> inputs{x, weight};
   if (bias.defined()) inputs.push_back(bias);
-  return record("linear", y, inputs, [=](const Tensor& dy) {
+  return record("linear", y, inputs, [=, x = x.saved()](const Tensor& dy) {
     Gradients g(bias.defined() ? 3 : 2);
-    if (x.needs_grad()) {
-      g[0] = empty_like(x.value());
-      multiply(g[0], dy, weight.value(), {1, M, K, N}, false, false);
-    }
     if (weight.needs_grad()) {
+      const Tensor value = x.recall();
       g[1] = empty_like(weight.value());
-      multiply(g[1], dy, x.value(), {1, N, K, M}, true, false);
+      multiply(g[1], dy, value, {1, N, K, M}, true, false);
+    }
+    if (x.needs_grad()) {
+      g[0] = empty(x.shape(), dy);
+      multiply(g[0], dy, weight.value(), {1, M, K, N}, false, false);
     }
     if (bias.needs_grad()) {
       g[2] = empty_like(bias.value());

@@ -8,13 +8,17 @@ Var layer_norm(const Var& x, const Var& weight, const Var& bias, double eps) {
   const int64_t D = x.dim(-1), N = D ? x.numel() / D : 0;
   check(weight.shape() == Shape{D} && bias.shape() == Shape{D}, "layer_norm: weight and bias must be ", Shape{D},
         ", are ", weight.shape(), " and ", bias.shape(), "; x is ", x.shape());
-  Tensor y = empty_like(x.value()), mean = empty({N}, y), rstd = empty({N}, y);
-  dispatch(y, [&](auto dev, auto t) {
-    using T = decltype(t);
-    kernel::layer_norm_fwd<T>(dev, y.ptr<T>(), mean.ptr<T>(), rstd.ptr<T>(), x.value().ptr<T>(),
-                              weight.value().ptr<T>(), bias.value().ptr<T>(), N, D, eps);
-  });
-  return record("layer_norm", y, {x, weight, bias}, [=](const Tensor& dy) {
+  Tensor mean = empty({N}, x.value()), rstd = empty({N}, x.value());
+  const auto forward = [=] {
+    Tensor y = empty_like(x.value());
+    dispatch(y, [&](auto dev, auto t) {
+      using T = decltype(t);
+      kernel::layer_norm_fwd<T>(dev, y.ptr<T>(), mean.ptr<T>(), rstd.ptr<T>(), x.value().ptr<T>(),
+                                weight.value().ptr<T>(), bias.value().ptr<T>(), N, D, eps);
+    });
+    return y;
+  };
+  const auto backward = [=](const Tensor& dy) {
     Tensor dx = empty_like(dy), dweight = empty({D}, dy), dbias = empty({D}, dy);
     dispatch(dy, [&](auto dev, auto t) {
       using T = decltype(t);
@@ -22,7 +26,8 @@ Var layer_norm(const Var& x, const Var& weight, const Var& bias, double eps) {
                                 weight.value().ptr<T>(), mean.ptr<T>(), rstd.ptr<T>(), N, D);
     });
     return Gradients{dx, dweight, dbias};
-  });
+  };
+  return record("layer_norm", forward(), {x, weight, bias}, backward, forward);
 }
 
 namespace {

@@ -94,12 +94,14 @@ Node::~Node() {
   // Chains are as long as a network is deep; freed one by one they would recurse. Take apart what only we hold.
   std::vector<Var> doomed = std::move(inputs);
   backward = nullptr;
+  recompute = nullptr;
   while (!doomed.empty()) {
     Var var = std::move(doomed.back());
     doomed.pop_back();
     if (!var.sole_owner()) continue;
     Node& node = var.node();
     node.backward = nullptr;
+    node.recompute = nullptr;
     for (Var& input : node.inputs) doomed.push_back(std::move(input));
     node.inputs.clear();
   }
@@ -132,6 +134,16 @@ Var Var::edge() const {
   return y;
 }
 
+Var Var::saved() const { return node().recompute ? edge() : *this; }
+
+Tensor Var::recall() const {
+  if (node().is_leaf || value_.defined()) return value();
+  check(node().recompute != nullptr, "Var: the value of op '", node().op, "' was not kept and cannot be computed again");
+  Tensor y = node().recompute();
+  claim_kernels(Phase::backward, node().op, [&] { return Cost{0, 2.0 * static_cast<double>(y.bytes())}; });
+  return y;
+}
+
 const Tensor& Var::grad() const { return node().grad; }
 bool Var::needs_grad() const { return node_ && node_->needs_grad; }
 void Var::set_grad(Tensor grad) { node().grad = std::move(grad); }
@@ -150,7 +162,8 @@ void Var::set_value(Tensor value) {
 
 Var detach(const Var& x) { return Var(x.value()); }
 
-Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFunction backward) {
+Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFunction backward,
+           RecomputeFunction recompute) {
   Var y(std::move(value));
   Node& node = y.node();
   node.op = op;
@@ -168,6 +181,7 @@ Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFuncti
   y.value_ = std::exchange(node.value, node.value.outline());
   for (const Var& input : inputs) node.inputs.push_back(input.edge());
   node.backward = std::move(backward);
+  node.recompute = std::move(recompute);
   return y;
 }
 
@@ -199,6 +213,7 @@ void backward(const Var& y, const Tensor& dy) {
         if (node.is_leaf) return;
         node.spent = true;
         node.backward = nullptr;
+        node.recompute = nullptr;
         node.inputs.clear();
       });
 }

@@ -1,7 +1,8 @@
 // Reverse-mode automatic differentiation: Var, a shared handle to a Node of the graph that the forward pass records.
 // Creation order is topological, so backward visits nodes by descending sequence number, without recursion.
 // A backward closure captures its inputs and saved tensors, never its own output. The graph itself holds no values:
-// that of an op's result lives as long as a Var that somebody uses, or a closure that reads it.
+// that of an op's result lives as long as a Var that somebody uses, or a closure that reads it. Ops whose results are
+// large and cheap (layer_norm, bias_gelu) say how to compute them again, so that no closure needs to hold them.
 #pragma once
 #include <functional>
 #include <memory>
@@ -14,6 +15,7 @@ namespace addp {
 
 using Gradients = std::vector<Tensor>;  // one per input; an undefined Tensor where none is needed
 using BackwardFunction = std::function<Gradients(const Tensor& dy)>;
+using RecomputeFunction = std::function<Tensor()>;  // an op's value once more, the same bits
 
 struct Node;
 
@@ -36,6 +38,10 @@ class Var {
   // shapes, options and needs_grad only.
   Var edge() const;
   const Tensor& outline() const;  // shape and options; not necessarily defined
+  // What a closure captures that reads the value, once, through recall(): an edge where the op computes it again, else
+  // the Var as it is.
+  Var saved() const;
+  Tensor recall() const;  // backward pass only: the value, computed again where it was not kept
 
   bool needs_grad() const;               // false when undefined
   void set_needs_grad(bool needs_grad);  // leaves only
@@ -50,7 +56,7 @@ class Var {
   bool sole_owner() const { return node_.use_count() == 1; }
 
  private:
-  friend Var record(const char*, Tensor, std::vector<Var>, BackwardFunction);
+  friend Var record(const char*, Tensor, std::vector<Var>, BackwardFunction, RecomputeFunction);
   std::shared_ptr<Node> node_;
   Tensor value_;  // of an op's result
 };
@@ -67,6 +73,7 @@ struct Node {
   const char* op = "leaf";
   std::vector<Var> inputs;  // edges
   BackwardFunction backward;
+  RecomputeFunction recompute;  // empty: the op's value must be kept
 };
 
 // A value without history.
@@ -74,7 +81,9 @@ Var detach(const Var& x);
 
 // What every op ends with: the output Var, linked to its inputs when recording is on and an input needs a gradient.
 // backward(dy) returns a gradient per input, in order; it may return an undefined Tensor where !input.needs_grad().
-Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFunction backward);
+// recompute, if any, may use what backward keeps anyway.
+Var record(const char* op, Tensor value, std::vector<Var> inputs, BackwardFunction backward,
+           RecomputeFunction recompute = nullptr);
 
 // Adds the gradients of a scalar to the grad of every leaf below it that needs one. Closures and saved tensors are
 // dropped as they are used, so memory falls during the pass, and a second call on the same graph throws.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "autograd/codes.h"
 
@@ -46,7 +47,10 @@ ResnetBlock::ResnetBlock(const VqganConfig& config, int64_t in, int64_t out, Opt
 }
 
 Var ResnetBlock::operator()(const Var& x) const {
-  const Var h = conv2(norm2.then_silu(conv1(norm1.then_silu(x))));
+  Var h = norm1.then_silu(x);  // step by step: without recording, each result is freed once the next is there
+  h = conv1(h);
+  h = norm2.then_silu(h);
+  h = conv2(h);
   if (!nin_shortcut) return x + h;
   return (*nin_shortcut)(shortcut_on_branch ? h : x) + h;
 }
@@ -68,8 +72,7 @@ Var SpatialAttention::operator()(const Var& x) const {
   return x + reshape(permute(project(proj_out, mixed), {0, 2, 1}), x.shape());
 }
 
-Var VqganLevel::run_blocks(const Var& x) const {
-  Var h = x;
+Var VqganLevel::run_blocks(Var h) const {
   for (size_t i = 0; i < block.size(); ++i) {
     h = block[i](h);
     if (!attn.empty()) h = attn[i](h);
@@ -124,7 +127,7 @@ VqganEncoder::VqganEncoder(const VqganConfig& config, Options options)
 Var VqganEncoder::operator()(const Var& image) const {
   Var h = conv_in(image);
   for (size_t i = 0; i < down.size(); ++i) {
-    h = down[i].run_blocks(h);
+    h = down[i].run_blocks(std::move(h));
     if (i + 1 < down.size()) h = down[i].resample ? (*down[i].resample)(h) : avg_pool(h, 2);
   }
   return conv_out(norm_out.then_silu(mid(h)));
@@ -148,7 +151,7 @@ VqganDecoder::VqganDecoder(const VqganConfig& config, Options options)
 Var VqganDecoder::operator()(const Var& latent) const {
   Var h = mid(conv_in(latent));
   for (size_t i = up.size(); i-- > 0;) {
-    h = up[i].run_blocks(h);
+    h = up[i].run_blocks(std::move(h));
     if (up[i].resample) h = (*up[i].resample)(upsample(h, 2));
   }
   return conv_out(norm_out.then_silu(h));

@@ -116,7 +116,7 @@ struct VqganLevel {
     for (size_t i = 0; i < attn.size(); ++i) attn[i].visit(prefix + "attn." + std::to_string(i) + ".", f);
     if (resample) resample->visit(prefix + resample_name, f);
   }
-  Var run_blocks(const Var& x) const;
+  Var run_blocks(Var h) const;
 
   std::vector<ResnetBlock> block;
   std::vector<SpatialAttention> attn;  // as many as blocks, or none

@@ -206,6 +206,34 @@ TEST_CASE("backward: the graph keeps only the values that a closure reads") {
   CHECK(held() == one);  // x's gradient
 }
 
+TEST_CASE("backward: what is cheap to compute again is not kept, and its gradients have the same bits") {
+  Rng rng(3);
+  const Tensor x0 = rng.normal({40, 64}), w0 = rng.normal({64, 64}), v0 = rng.normal({64});
+  const int64_t before = memory_statistics().in_use_bytes, one = x0.bytes();
+  // Gradients of x, of the norm and of both layers; `keep`: what the layers read comes from an op that must be kept.
+  const auto gradients = [&](bool keep, int64_t held_at_most) {
+    std::vector<Var> leaves{Var(x0, true), Var(w0, true), Var(v0, true), Var(v0, true), Var(w0, true)};
+    const auto pass = [&](const Var& y) { return keep ? affine(y, 1, 0) : y; };
+    const Var h = linear(pass(layer_norm(leaves[0], leaves[2], leaves[3], 1e-6)), leaves[1]);
+    const Var loss = sum(square(linear(pass(bias_gelu(h, leaves[2])), leaves[4])));
+    CHECK(memory_statistics().in_use_bytes - before <= held_at_most);
+    const Tensor first = gradient(loss, leaves[0]);  // the graph is used twice
+    backward(loss);
+    std::vector<std::vector<float>> result{to_vector<float>(first)};
+    for (const Var& leaf : leaves) result.push_back(to_vector<float>(leaf.grad()));
+    return result;
+  };
+  const auto recomputed = gradients(false, 2 * one + 1024);  // h, the operand of the square, two moments a row
+  CHECK(recomputed == gradients(true, 4 * one + 1024));
+  CHECK(recomputed[0] == recomputed[1]);
+  CHECK(memory_statistics().in_use_bytes == before);
+
+  const Var x(x0, true), y = square(x);
+  CHECK(x.saved().recall().raw() == x0.raw());
+  CHECK(y.saved().recall().raw() == y.value().raw());
+  CHECK_THROWS_AS(y.edge().recall(), Error);
+}
+
 TEST_CASE("backward: a chain of a hundred thousand ops needs no stack, before or after the pass") {
   Var x(from_vector<double>({1}, {1}), true);
   Var y = x;

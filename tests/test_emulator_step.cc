@@ -91,8 +91,10 @@ void linear(Paper& p, double rows, double I, double O, bool trained) {
   p.add("linear layers", (trained ? 3 : 1) * (rows * (I + O) + I * O));  // y, dx, dweight
   if (trained) p.add("sums over rows", rows * O);                        // dbias
 }
-void layer_norm(Paper& p, double rows, double D, bool trained) { p.add("layer norm", (trained ? 5 : 2) * rows * D); }
-void gelu(Paper& p, double rows, double D, bool trained) { p.add("GELU", (trained ? 5 : 2) * rows * D); }
+// One that a linear layer reads is not kept: it is computed again for the gradient of the layer's weights.
+void layer_norm(Paper& p, double rows, double D, bool trained, bool read_by_linear = true) {
+  p.add("layer norm", (trained ? 5 + 2 * read_by_linear : 2) * rows * D);
+}
 void addition(Paper& p, double count) { p.add("additions", 3 * count); }
 
 void blocks(Paper& p, const TransformerConfig& c, double depth, double rows, bool trained) {
@@ -102,7 +104,7 @@ void blocks(Paper& p, const TransformerConfig& c, double depth, double rows, boo
     linear(p, rows, D, 3 * D, trained);
     linear(p, rows, D, D, trained);
     linear(p, rows, D, hidden, trained);
-    gelu(p, rows, hidden, trained);
+    p.add("GELU", (trained ? 7 : 2) * rows * hidden);  // 7: likewise
     linear(p, rows, hidden, D, trained);
     // Forward q, k, v in and the mix out; backward those, their gradients and lse.
     p.add("attention", (trained ? 12 : 4) * rows * D);
@@ -114,8 +116,8 @@ void blocks(Paper& p, const TransformerConfig& c, double depth, double rows, boo
 // fc, GELU, norm, and the product with the vocabulary's embeddings, which takes no gradient to them.
 void mlm_head(Paper& p, double rows, double D, double V, bool trained) {
   linear(p, rows, D, D, trained);
-  gelu(p, rows, D, trained);
-  layer_norm(p, rows, D, trained);
+  p.add("GELU", (trained ? 5 : 2) * rows * D);
+  layer_norm(p, rows, D, trained, false);
   p.add("linear layers", (trained ? 2 : 1) * (rows * (D + V) + D * V));
   if (trained) p.add("sums over rows", rows * V);
 }
@@ -184,7 +186,7 @@ Paper addp_on_paper(const Config& c, const Sizes& s, double parameters) {
   p.add("tokens moved", 4 * N * D);                        // class token in front, and back
   p.add("additions", 2 * N * D);
   p.add("sums over rows", N * D);  // gradient of the positions
-  layer_norm(p, N, D, true);
+  layer_norm(p, N, D, true, false);
   p.add("dropout", 4 * N * D);
   blocks(p, c.model, static_cast<double>(c.model.depth), N, true);
   layer_norm(p, N, D, true);
@@ -215,7 +217,7 @@ Paper predictor_on_paper(const Config& c, const Sizes& s, double parameters) {
   p.add("tokens moved", 2 * N * D + N * D + s.V * D);  // words, and the gradient of their table
   p.add("additions", 2 * N * D);
   p.add("sums over rows", 2 * N * D);  // gradients of both tables of positions
-  layer_norm(p, N, D, true);
+  layer_norm(p, N, D, true, false);
   p.add("dropout", 4 * N * D);
   p.add("tokens moved", 2 * kept * D + (kept + N) * D);  // those that enter the encoder
   blocks(p, c.predictor, static_cast<double>(c.predictor.depth), kept, true);

@@ -130,6 +130,9 @@ TEST_CASE("profile: a graph needs what its closures read, each tensor once") {
   const Var h = linear(x, w), y = linear(h, v) + h;  // adding keeps nothing
   CHECK(activations_needed(y) == 4 * (80 + 60));
   CHECK(activations_needed(gelu(y)) == 4 * (80 + 60 + 60));
+  const Var g = bias_gelu(h, input({6}));
+  CHECK(activations_needed(linear(g, v)) == 4 * (80 + 60));  // h; of it the layer computes g again
+  CHECK(activations_needed(square(g)) == 4 * (80 + 60 + 60));
   CHECK(activations_needed(softmax(reshape(linear(x, w), {60}))) == 4 * (80 + 60));
 }
 

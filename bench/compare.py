@@ -7,6 +7,7 @@ results are compared. For each case the peer is measured in every variant that m
 torch.compile or not) and the fastest counts.
     make bench                         all
     make bench BENCH="--only step"     cases whose name holds "step"; also --threads 1,2 --rounds 7 --no-compile --batch 8
+    make bench BENCH="--only step --memory"   peak memory of whole steps only, one process at a time
     make bench BENCH="--only linear --versus ADDP_AMX=never"   beside the same program with that in its environment
 Columns: our time, the peer's, their ratio (above 1: we are faster); GFLOP/s as a share of the peak that fused
 multiply-adds reached in the same run, or, for ops that only stream, GB/s as a share of the copy rate; peak memory of
@@ -149,6 +150,15 @@ def peak_memory(command, request, threads):
     return bytes_
 
 
+def report_memory(case, ours_command, peer_command, threads):
+    """One process at a time, so that large cases fit; of the peer's variants the one that needs least."""
+    mine = peak_memory(ours_command, case["ours"], threads)  # first, for it writes the weights that the peer reads
+    others = {v: peak_memory(peer_command, request, threads) for v, request in case["peers"].items()}
+    best = min(others, key=others.get)
+    print(f"{case['name']:58s} {mine / 2**20:.0f} / {others[best] / 2**20:.0f} MiB = {mine / others[best]:.2f}  {best}",
+          flush=True)
+
+
 def time_text(seconds):
     return f"{seconds * 1e6:.0f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
@@ -160,6 +170,7 @@ def main():
     parser.add_argument("--threads", default="2", help="e.g. 1,2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.05, help="of one sample, at least")
+    parser.add_argument("--memory", action="store_true", help="peak memory of whole steps only, one process at a time")
     parser.add_argument("--batch", type=int, default=0, help="images in a whole step, instead of each step's own number")
     parser.add_argument("--versus", default="", help="instead of PyTorch the same program with this environment variable, "
                         "e.g. ADDP_AMX=never")
@@ -196,6 +207,10 @@ def run(args):
                 continue
             if args.versus:
                 case["peers"] = {args.versus: case["ours"]}
+            if args.memory:
+                if case["kind"] == "step":
+                    report_memory(case, ours_command, peer_command, threads)
+                continue
             for variant in case["peers"]:
                 if variant not in peers:
                     peers[variant] = Side(peer_command)

@@ -138,7 +138,8 @@ Var Var::saved() const { return node().recompute ? edge() : *this; }
 
 Tensor Var::recall() const {
   if (node().is_leaf || value_.defined()) return value();
-  check(node().recompute != nullptr, "Var: the value of op '", node().op, "' was not kept and cannot be computed again");
+  check(node().recompute != nullptr, "Var: the value of op '", node().op,
+        "' was not kept and cannot be computed again");
   Tensor y = node().recompute();
   claim_kernels(Phase::backward, node().op, [&] { return Cost{0, 2.0 * static_cast<double>(y.bytes())}; });
   return y;

@@ -8,6 +8,8 @@
 #include "nn/codebook_ema.h"
 #include "nn/init.h"
 #include "nn/lpips.h"
+#include "nn/vqgan.h"
+#include "tensor/allocator.h"
 #include "tensor/safetensors.h"
 #include "tests/scratch.h"
 
@@ -321,4 +323,19 @@ TEST_CASE("lpips: distance, gradient to the image, names of torchvision's weight
   CHECK(renamed.size() == 3);
   for (const char* name : {"net.slice3.10.bias", "net.slice1.0.weight", "lin0.model.1.weight"})
     CHECK(renamed.count(name) == 1);
+}
+
+TEST_CASE("vqgan: a frozen residual block holds two results at a time beside its input") {
+  const NoGrad no_grad;
+  VqganConfig config;
+  config.norm_groups = 4;
+  const ResnetBlock block(config, 16, 16, {});
+  const Var x(full({8, 16, 64, 64}, 0.5));
+  const auto grown = [&] {
+    const int64_t before = memory_statistics().in_use_bytes;
+    reset_peak_memory();
+    block(x);
+    return static_cast<double>(memory_statistics().peak_bytes - before) / static_cast<double>(x.value().bytes());
+  };
+  CHECK(grown() < 3);  // two, and what a convolution works in
 }

@@ -15,7 +15,7 @@
 namespace addp {
 namespace {
 
-constexpr unsigned kLongestRun = 240;  // seconds; a child that hangs is ended
+constexpr unsigned kLongestRun = kSanitized ? 900 : 240;  // seconds; a child that hangs is ended
 
 int memory_file(const char* name) {
   const int fd = ::memfd_create(name, MFD_CLOEXEC);

@@ -8,4 +8,9 @@ std::vector<Block> make_blocks(const TransformerConfig& config, int64_t depth, i
   return blocks;
 }
 
+Var run_blocks(const std::vector<Block>& blocks, Var x, const Mode& mode, const Tensor& rows) {
+  for (size_t i = 0; i < blocks.size(); ++i) x = blocks[i](x, mode, i + 1 == blocks.size() ? rows : Tensor());
+  return x;
+}
+
 }  // namespace addp

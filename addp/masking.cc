@@ -95,6 +95,46 @@ Tensor places(const Tensor& mask, int value) {
   return to(from_vector(index, {B, value != 0 ? ones : L - ones}), {DType::i64, mask.device()});
 }
 
+Tensor reliable_rows(const Tensor& mask) { return places(with_class_place(mask, 0), 0); }
+Tensor unreliable_rows(const Tensor& mask) { return places(with_class_place(mask, 0), 1); }
+
+Tensor rows_of_places(const Tensor& mask, const Tensor& dropped) {
+  const int64_t B = mask.dim(0), L = mask.dim(1);
+  const std::vector<double> is_masked = to_vector<double>(mask), is_dropped = to_vector<double>(dropped);
+  std::vector<int64_t> rows;
+  rows.reserve(static_cast<size_t>(B * (1 + L)));
+  for (int64_t b = 0; b < B; ++b) {
+    rows.push_back(0);
+    int64_t kept = 1;
+    for (int64_t l = 0; l < L; ++l) {
+      const auto i = static_cast<size_t>(b * L + l);
+      const int64_t row = is_dropped[i] != 0 ? 0 : kept++;
+      rows.push_back(is_masked[i] != 0 ? 0 : row);
+    }
+  }
+  return to(from_vector(rows, {B, 1 + L}), {DType::i64, mask.device()});
+}
+
+Tensor at_rows(const Tensor& values, const Tensor& rows) {
+  const NoGrad no_grad;
+  // Whole numbers up to 2^24 are exact in float32.
+  const DType type = values.dtype() == DType::i64 ? DType::f32 : values.dtype();
+  const Var column(with_class_place(to(values, {type, values.device()}), 0).reshape({values.dim(0), -1, 1}));
+  return to(gather_tokens(column, to(rows, {DType::i64, values.device()})).value().reshape(rows.shape()),
+            values.options());
+}
+
+Var spread(const Var& x, const Tensor& mask) {
+  check(x.dim(1) > 0, "spread: no place is masked");
+  std::vector<int64_t> rows;
+  int64_t next = 0;
+  for (double masked : to_vector<double>(mask)) {
+    if (rows.size() % static_cast<size_t>(mask.dim(1)) == 0) next = 0;
+    rows.push_back(masked != 0 ? next++ : 0);
+  }
+  return gather_tokens(x, to(from_vector(rows, mask.shape()), {DType::i64, x.value().device()}));
+}
+
 Tensor with_class_place(const Tensor& mask, double value) {
   const int64_t B = mask.dim(0);
   return concat({Var(full({B, 1}, value, mask.options())), Var(mask)}, 1).value();

@@ -49,6 +49,20 @@ int64_t ones_per_row(const Tensor& mask);
 // Throws when rows have different numbers of them.
 Tensor places(const Tensor& mask, int value);
 
+// Networks read and predict some places only. Of a sequence of the class token and L tokens, as [B, M] i64:
+Tensor reliable_rows(const Tensor& mask);    // the class token and the tokens where mask is 0
+Tensor unreliable_rows(const Tensor& mask);  // those where mask is 1
+// The way back: which row each place has in a sequence of the class token and the tokens where `dropped` is 0; row 0,
+// the class token's, where mask is 1. mask, dropped: [B, L], dropped a subset of mask -> [B, 1 + L] i64.
+Tensor rows_of_places(const Tensor& mask, const Tensor& dropped);
+
+// What stands at some rows of [class, tokens]. values: [B, L], codes or a mask; rows: [B, M], 0 not among them -> [B, M].
+Tensor at_rows(const Tensor& values, const Tensor& rows);
+
+// Rows of the m tokens where mask is 1 to their places. Elsewhere the first of them stands again: nobody reads it there.
+//   x: [B, m, D], m > 0; mask: [B, L] -> [B, L, D]
+Var spread(const Var& x, const Tensor& mask);
+
 // mask with a column of `value` in front, for sequences that start with the class token. [B, L] -> [B, 1 + L].
 Tensor with_class_place(const Tensor& mask, double value);
 

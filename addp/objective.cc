@@ -50,20 +50,19 @@ Diffused diffuse(const Vqgan& vqgan, const TokenPredictor& predictor, const Tens
   return result;
 }
 
-Var forward_loss(const Addp& model, const Var& logits, const Tensor& target_probs, const Tensor& mask_t,
-                 double label_smoothing) {
-  return soft_cross_entropy(model.decoder.place_logits(logits), target_probs, to(mask_t, logits.options()),
-                            label_smoothing);
-}
-
 StepResult denoise(const Addp& model, const Tensor& codes, const NestedMasks& masks, const Diffused& diffused,
                    const ObjectiveConfig& config, Mode mode) {
   StepResult result{codes, masks, diffused, {}, {}, {}, {}};
   const PixelEncoder& encoder = model.encoder;
+  const Tensor& mask = masks.mask_t;
+  const Options on = model.encoder.cls_token.options();
+  const auto index = [&](const Tensor& rows) { return to(rows, {DType::i64, on.device}); };
   result.encoder_tokens = encoder.encoder_tokens(Var(diffused.noisy_image), mode);
-  result.latent = encoder.norm(encoder.run_blocks(result.encoder_tokens, mode));
-  result.logits = model.decoder.forward(result.latent, codes, masks.mask_t, config.reliable_tokens, mode);
-  result.loss = forward_loss(model, result.logits, diffused.target_probs, masks.mask_t, config.label_smoothing);
+  result.latent = encoder.norm(encoder.run_blocks(result.encoder_tokens, mode, index(reliable_rows(mask))));
+  result.logits = model.decoder.forward_unreliable(result.latent, codes, mask, config.reliable_tokens, mode);
+  const Tensor unreliable = index(places(mask, 1));
+  const Var targets = gather_tokens(Var(diffused.target_probs), unreliable);
+  result.loss = soft_cross_entropy(result.logits, targets.value(), ones(unreliable.shape(), on), config.label_smoothing);
   return result;
 }
 
@@ -80,17 +79,14 @@ StepResult training_step(const Addp& model, const Vqgan& vqgan, const TokenPredi
                        draw_nested_masks(codes.dim(0), codes.dim(1), model.config.masking, rng, options), mode);
 }
 
-double masked_accuracy(const Var& logits_at_places, const Tensor& codes, const Tensor& mask) {
-  const std::vector<int64_t> found = to_vector<int64_t>(argmax(logits_at_places.value()));
-  const std::vector<int64_t> truth = to_vector<int64_t>(codes);
-  const std::vector<double> masked = to_vector<double>(mask);
-  int64_t right = 0, all = 0;
-  for (size_t i = 0; i < truth.size(); ++i) {
-    if (masked[i] == 0) continue;
-    ++all;
-    right += found[i] == truth[i];
-  }
-  return all > 0 ? static_cast<double>(right) / static_cast<double>(all) : 0;
+double masked_accuracy(const Var& logits, const Tensor& codes, const Tensor& mask) {
+  const std::vector<int64_t> found = to_vector<int64_t>(argmax(logits.value()));
+  const std::vector<int64_t> truth = to_vector<int64_t>(at_rows(codes, unreliable_rows(mask)));
+  check(found.size() == truth.size(), "masked_accuracy: ", truth.size(), " places are masked, but logits are ",
+        logits.shape());
+  int64_t right = 0;
+  for (size_t i = 0; i < truth.size(); ++i) right += found[i] == truth[i];
+  return truth.empty() ? 0 : static_cast<double>(right) / static_cast<double>(truth.size());
 }
 
 }  // namespace addp

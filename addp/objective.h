@@ -23,30 +23,30 @@ Tensor unreliable_embedding(const Vqgan& vqgan, const Tensor& probs, bool soft);
 
 // The outcome of the diffusion process (Sec. 3.2), steps 3 and 4. Constants for the model that is trained.
 struct Diffused {
-  Tensor unreliable;    // [B, L, Dz], from P(codes, mask_t_next)
+  Tensor unreliable;    // [B, L, Dz], from P(codes, mask_t_next), to be read where mask_t_next is 1
   Tensor embeddings;    // [B, L, Dz], what the tokenizer's decoder reads: reliable and unreliable ones by mask_t
   Tensor noisy_image;   // x_t [B, 3, Hi, Wi], not clamped
-  Tensor target_probs;  // q(z̄_{t-1} | z_t) = P(codes, mask_t) [B, L, K]; one-hot codes under that ablation
+  // q(z̄_{t-1} | z_t) = P(codes, mask_t) [B, L, K], to be read where mask_t is 1; one-hot codes under that ablation
+  Tensor target_probs;
 };
 Diffused diffuse(const Vqgan& vqgan, const TokenPredictor& predictor, const Tensor& codes, const NestedMasks& masks,
                  const ObjectiveConfig& config);
 
-// Everything that one training step computes.
+// Everything that one training step computes. What the loss doesn't depend on is left out: in the last block of the
+// encoder, unreliable places, which the decoder doesn't read (m in each image); in the decoder's, all others.
 struct StepResult {
   Tensor codes;  // [B, L]
   NestedMasks masks;
   Diffused diffused;
   Var encoder_tokens;  // [B, 1 + L, D], what the encoder's blocks read
-  Var latent;          // e_t = E(x_t) [B, 1 + L, D]
-  Var logits;          // [B, 1 + L + (L - m), V]
+  Var latent;          // e_t = E(x_t), the rows reliable_rows(mask_t) [B, 1 + L - m, D]
+  Var logits;          // of the unreliable places, unreliable_rows(mask_t) [B, m, V]
   Var loss;            // []
 };
 
 // Step 5 (Sec. 3.3): logits = D(E(x_t), codes, mask_t), cross entropy at the unreliable places.
 StepResult denoise(const Addp& model, const Tensor& codes, const NestedMasks& masks, const Diffused& diffused,
                    const ObjectiveConfig& config, Mode mode = {});
-Var forward_loss(const Addp& model, const Var& logits, const Tensor& target_probs, const Tensor& mask_t,
-                 double label_smoothing);
 
 // Steps 1 to 5. codes: [B, L], the tokenizer's, Vqgan::encode_codes(image), perhaps computed ahead of time. The
 // switches are those of model.config.objective.
@@ -55,7 +55,8 @@ StepResult training_step(const Addp& model, const Vqgan& vqgan, const TokenPredi
 StepResult training_step(const Addp& model, const Vqgan& vqgan, const TokenPredictor& predictor, const Tensor& codes,
                          Rng& rng, Mode mode);
 
-// Share of masked places whose most likely code is the true one: progress that the loss hides.
-double masked_accuracy(const Var& logits_at_places, const Tensor& codes, const Tensor& mask);
+// Share of masked places whose most likely code is the true one: progress that the loss hides. codes, mask: [B, L];
+// logits: of the m masked places of each image, [B, m, V].
+double masked_accuracy(const Var& logits, const Tensor& codes, const Tensor& mask);
 
 }  // namespace addp

@@ -34,14 +34,12 @@ Var PixelEncoder::encoder_tokens(const Var& image, Mode mode) const {
   return dropout(tokenizer_norm(embed(image)), dropout_rate, mode);
 }
 
-Var PixelEncoder::run_blocks(const Var& tokens, Mode mode) const {
-  Var x = tokens;
-  for (const Block& block : blocks) x = block(x, mode);
-  return x;
+Var PixelEncoder::run_blocks(const Var& tokens, Mode mode, const Tensor& rows) const {
+  return addp::run_blocks(blocks, tokens, mode, rows);
 }
 
-Var PixelEncoder::forward(const Var& noisy_image, Mode mode) const {
-  return norm(run_blocks(encoder_tokens(noisy_image, mode), mode));
+Var PixelEncoder::forward(const Var& noisy_image, Mode mode, const Tensor& rows) const {
+  return norm(run_blocks(encoder_tokens(noisy_image, mode), mode, rows));
 }
 
 }  // namespace addp

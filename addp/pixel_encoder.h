@@ -19,9 +19,11 @@ struct PixelEncoder {
   Var embed(const Var& image) const;
   // What the blocks read: tokenizer_norm and dropout of embed(). -> [B, 1 + L, D]
   Var encoder_tokens(const Var& image, Mode mode = {}) const;
-  Var run_blocks(const Var& tokens, Mode mode = {}) const;  // [B, 1 + L, D], before the last norm
-  // E(x_t). noisy_image: [B, 3, Hi, Wi] -> [B, 1 + L, D]
-  Var forward(const Var& noisy_image, Mode mode = {}) const;
+  // Before the last norm. rows: [B, M] i64, the places that are wanted, all of them where undefined.
+  //   tokens: [B, 1 + L, D] -> [B, M, D]
+  Var run_blocks(const Var& tokens, Mode mode = {}, const Tensor& rows = {}) const;
+  // E(x_t). noisy_image: [B, 3, Hi, Wi] -> [B, M, D], M and rows as above
+  Var forward(const Var& noisy_image, Mode mode = {}, const Tensor& rows = {}) const;
 
   template <class F>
   void visit(const std::string& prefix, F&& f) {

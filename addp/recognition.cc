@@ -26,7 +26,7 @@ Tensor average_cells(const Tensor& tokens, int64_t cells) {
 Tensor token_features(const TokenPredictor& predictor, const Tensor& codes) {
   const NoGrad no_grad;
   const Tensor nothing = zeros(codes.shape(), predictor.decoder_pos_embed_learned.options());
-  const Var x = predictor.run_encoder(codes, nothing, nothing);
+  const Var x = predictor.forward_encoder(codes, nothing, nothing);
   return slice(x, 1, 1, x.dim(1)).value();
 }
 

@@ -91,10 +91,14 @@ SamplerState update_tokens(const SamplerState& state, const Tensor& probs, const
 SamplerState sampler_step(const Addp& model, const Vqgan& vqgan, const SamplerState& state, const StepNoise& noise,
                           const SamplerConfig& config) {
   const NoGrad no_grad;
-  const Var latent = state.image.defined() ? model.encoder.forward(Var(state.image)) : Var();
+  const Tensor mask = to(state.mask, {state.mask.dtype(), Device::cpu});
+  Var latent;
+  if (state.image.defined()) {
+    latent = model.encoder.forward(Var(state.image), {}, to(reliable_rows(mask), state.codes.options()));
+  }
   const bool with_tokens = model.config.objective.reliable_tokens;
-  const Var logits = model.decoder.place_logits(model.decoder.forward(latent, state.codes, state.mask, with_tokens));
-  const Tensor probs = softmax(slice(logits, 2, 0, model.config.codes())).value();  // [B, L, K]
+  const Var logits = model.decoder.forward_unreliable(latent, state.codes, mask, with_tokens);
+  const Tensor probs = spread(softmax(slice(logits, 2, 0, model.config.codes())), mask).value();  // [B, L, K]
 
   SamplerState next = update_tokens(state, probs, noise, config);
   const Tensor unreliable = unreliable_embedding(vqgan, probs, model.config.objective.soft_unreliable);

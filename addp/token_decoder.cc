@@ -18,14 +18,14 @@ TokenDecoder::TokenDecoder(const Config& config, Options options)
       mlm_layer(config.model.width, config.vocabulary, options) {}
 
 // Class place and places 1..L: what is seen there, plus where it is.
-Var TokenDecoder::place_sequence(const Var& latent, const Tensor& mask_t) const {
+Var TokenDecoder::place_sequence(const Var& seen, const Tensor& mask_t) const {
   const int64_t B = mask_t.dim(0);
   const Options on = mask_token.options();
   const Var positions = select_rows(to(with_class_place(mask_t, 0), on), expand(decoder_pos_mask_embed, 0, B),
                                     expand(decoder_pos_embed_learned, 0, B));
-  if (!latent.defined()) return positions + reshape(mask_token, {-1});
+  if (!seen.defined()) return positions + reshape(mask_token, {-1});
   // The class token's output is not used: the class place holds the mask token, as the unreliable places do.
-  return select_rows(to(with_class_place(mask_t, 1), on), reshape(mask_token, {-1}), decoder_embed(latent)) + positions;
+  return select_rows(to(with_class_place(mask_t, 1), on), reshape(mask_token, {-1}), seen) + positions;
 }
 
 // Reliable tokens, each with the position it comes from.
@@ -37,17 +37,27 @@ Var TokenDecoder::reliable_sequence(const Tensor& codes, const Tensor& reliable_
 
 Var TokenDecoder::forward(const Var& latent, const Tensor& codes, const Tensor& mask_t, bool with_tokens,
                           Mode mode) const {
+  return run(latent.defined() ? decoder_embed(latent) : Var(), codes, mask_t, with_tokens, mode, {});
+}
+
+Var TokenDecoder::forward_unreliable(const Var& latent, const Tensor& codes, const Tensor& mask_t, bool with_tokens,
+                                     Mode mode) const {
+  const auto index = [&](const Tensor& rows) { return to(rows, {DType::i64, mask_token.value().device()}); };
+  Var seen;
+  if (latent.defined()) seen = gather_tokens(decoder_embed(latent), index(rows_of_places(mask_t, mask_t)));
+  return run(seen, codes, mask_t, with_tokens, mode, index(unreliable_rows(mask_t)));
+}
+
+Var TokenDecoder::run(const Var& seen, const Tensor& codes, const Tensor& mask_t, bool with_tokens, Mode mode,
+                      const Tensor& rows) const {
   check(codes.shape() == mask_t.shape() && codes.dim(-1) == L, "token decoder: codes and mask_t must be [B, ", L,
         "], found ", codes.shape(), ", ", mask_t.shape());
   const Tensor reliable_places = to(places(mask_t, 0), {DType::i64, codes.device()});
-  check(latent.defined() || reliable_places.dim(1) == 0,
+  check(seen.defined() || reliable_places.dim(1) == 0,
         "token decoder: without the encoder's output every place must be masked");
-  Var x = place_sequence(latent, mask_t);
+  Var x = place_sequence(seen, mask_t);
   if (with_tokens && reliable_places.dim(1) > 0) x = concat({x, reliable_sequence(codes, reliable_places)}, 1);
-  for (const Block& block : decoder_blocks) x = block(x, mode);
-  return mlm_layer(decoder_norm(x), token_emb);
+  return mlm_layer(decoder_norm(run_blocks(decoder_blocks, x, mode, rows)), token_emb);
 }
-
-Var TokenDecoder::place_logits(const Var& logits) const { return slice(logits, 1, 1, 1 + L); }
 
 }  // namespace addp

@@ -22,8 +22,10 @@ struct TokenDecoder {
   Var forward(const Var& latent, const Tensor& codes, const Tensor& mask_t, bool with_tokens = true,
               Mode mode = {}) const;
 
-  // The logits of places 1..L. logits: [B, >= 1 + L, V] -> [B, L, V].
-  Var place_logits(const Var& logits) const;
+  // The same, but only what is needed: the unreliable places' logits, from the rows of E(x_t) that are read.
+  //   latent: [B, 1 + L - m, D], those of reliable_rows(mask_t) -> logits [B, m, V], those of unreliable_rows(mask_t)
+  Var forward_unreliable(const Var& latent, const Tensor& codes, const Tensor& mask_t, bool with_tokens = true,
+                         Mode mode = {}) const;
 
   template <class F>
   void visit(const std::string& prefix, F&& f) {
@@ -51,7 +53,10 @@ struct TokenDecoder {
   MlmHead mlm_layer;
 
  private:
-  Var place_sequence(const Var& latent, const Tensor& mask_t) const;                // [B, 1 + L, D]
+  // seen: [B, 1 + L, D], undefined where nothing is read; rows: [B, M] i64, those whose logits are wanted.
+  Var run(const Var& seen, const Tensor& codes, const Tensor& mask_t, bool with_tokens, Mode mode,
+          const Tensor& rows) const;
+  Var place_sequence(const Var& seen, const Tensor& mask_t) const;                  // [B, 1 + L, D]
   Var reliable_sequence(const Tensor& codes, const Tensor& reliable_places) const;  // [B, L - m, D]
 };
 

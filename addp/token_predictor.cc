@@ -57,8 +57,8 @@ static Tensor input_ids(const Tensor& codes, const Tensor& mask, const Config& c
   return to(concat({class_ids, reshape(shown, {B, L})}, 1).value(), {DType::i64, on.device});
 }
 
-Var TokenPredictor::run_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
-                                Mode mode) const {
+Var TokenPredictor::forward_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
+                                    Mode mode) const {
   check(codes.shape() == mask_all.shape() && codes.shape() == mask_dropped.shape() && codes.dim(-1) == config.tokens(),
         "token predictor: codes and masks must be [B, ", config.tokens(), "], found ", codes.shape(), ", ",
         mask_all.shape(), ", ", mask_dropped.shape());
@@ -66,62 +66,55 @@ Var TokenPredictor::run_encoder(const Tensor& codes, const Tensor& mask_all, con
 }
 
 Var TokenPredictor::forward_encoder(const Tensor& codes, const PlacedMasks& masks, Mode mode) const {
-  Var x = token_emb(input_ids(codes, masks.mask_all, config), mode);
-  x = gather_tokens(x, masks.kept);
-  for (const Block& block : blocks) x = block(x, mode);
-  return norm(x);
-}
-
-// For each place of [class, tokens], which row of the kept sequence it reads: its own, or row 0, the class token's,
-// where the token is masked. mask_all, mask_dropped: [B, L] -> [B, 1 + L]
-static Tensor restore_index(const Tensor& mask_all, const Tensor& mask_dropped, Device device) {
-  const int64_t B = mask_all.dim(0), L = mask_all.dim(1);
-  const std::vector<double> masked = to_vector<double>(mask_all), dropped = to_vector<double>(mask_dropped);
-  std::vector<int64_t> index;
-  index.reserve(static_cast<size_t>(B * (1 + L)));
-  for (int64_t b = 0; b < B; ++b) {
-    index.push_back(0);
-    int64_t kept = 1;
-    for (int64_t l = 0; l < L; ++l) {
-      const auto i = static_cast<size_t>(b * L + l);
-      const int64_t row = dropped[i] != 0 ? 0 : kept++;
-      index.push_back(masked[i] != 0 ? 0 : row);
-    }
-  }
-  return to(from_vector(index, {B, 1 + L}), {DType::i64, device});
+  const Var x = gather_tokens(token_emb(input_ids(codes, masks.mask_all, config), mode), masks.kept);
+  return norm(run_blocks(blocks, x, mode, masks.read));
 }
 
 PlacedMasks place(const Tensor& mask_all, const Tensor& mask_dropped, Options options) {
-  return {to(mask_all, options), to(places(with_class_place(mask_dropped, 0), 0), {DType::i64, options.device}),
-          restore_index(mask_all, mask_dropped, options.device)};
+  const auto index = [&](const Tensor& rows) { return to(rows, {DType::i64, options.device}); };
+  PlacedMasks masks;
+  masks.mask_all = to(mask_all, options);
+  masks.kept = index(reliable_rows(mask_dropped));
+  masks.restore = index(rows_of_places(mask_all, mask_dropped));
+  return masks;
 }
 
-Var TokenPredictor::forward_decoder(const Var& latent, const Tensor& mask_all, const Tensor& mask_dropped,
-                                    Mode mode) const {
-  return forward_decoder(latent, place(mask_all, mask_dropped, latent.options()), mode);
+PlacedMasks place_needed(const Tensor& mask_all, const Tensor& mask_dropped, Options options) {
+  const auto index = [&](const Tensor& rows) { return to(rows, {DType::i64, options.device}); };
+  PlacedMasks masks = place(mask_all, mask_dropped, options);
+  // Of the tokens that are kept some are masked all the same.
+  const Tensor kept_tokens = places(mask_dropped, 0);
+  const Tensor masked = gather_tokens(Var(mask_all.reshape({mask_all.dim(0), -1, 1})), kept_tokens).value();
+  masks.read = index(reliable_rows(masked.reshape(kept_tokens.shape())));
+  masks.restore = index(rows_of_places(mask_all, mask_all));
+  masks.asked = index(unreliable_rows(mask_all));
+  return masks;
 }
 
 Var TokenPredictor::forward_decoder(const Var& latent, const PlacedMasks& masks, Mode mode) const {
-  Var x = gather_tokens(decoder_embed(latent), masks.restore);
-  x = x + decoder_pos_embed_learned;
-  for (const Block& block : decoder_blocks) x = block(x, mode);
-  return mlm_layer(decoder_norm(x), token_emb.word_embeddings);
+  const Var x = gather_tokens(decoder_embed(latent), masks.restore) + decoder_pos_embed_learned;
+  return mlm_layer(decoder_norm(run_blocks(decoder_blocks, x, mode, masks.asked)), token_emb.word_embeddings);
 }
 
-Var TokenPredictor::forward_loss(const Var& logits, const Tensor& codes, const Tensor& mask_all) const {
-  const Var at_places = slice(logits, 1, 1, 1 + config.tokens());
-  return cross_entropy(at_places, codes, to(mask_all, logits.options()), config.objective.label_smoothing);
+Var TokenPredictor::forward_loss(const Var& logits, const Tensor& codes, const PlacedMasks& masks) const {
+  const double smoothing = config.objective.label_smoothing;
+  if (!masks.asked.defined()) {
+    return cross_entropy(slice(logits, 1, 1, 1 + config.tokens()), codes, masks.mask_all, smoothing);
+  }
+  return cross_entropy(logits, at_rows(codes, masks.asked), ones(masks.asked.shape(), masks.mask_all.options()),
+                       smoothing);
 }
 
 TokenPredictor::Result TokenPredictor::forward(const Tensor& codes, const MageMasks& masks, Mode mode) const {
-  return forward(codes, place(masks.mask_all, masks.mask_dropped, decoder_pos_embed_learned.options()), mode);
+  const Options on = decoder_pos_embed_learned.options();
+  return forward(codes, place_needed(masks.mask_all, masks.mask_dropped, on), mode);
 }
 
 TokenPredictor::Result TokenPredictor::forward(const Tensor& codes, const PlacedMasks& masks, Mode mode) const {
   Result result;
   result.latent = forward_encoder(codes, masks, mode);
   result.logits = forward_decoder(result.latent, masks, mode);
-  result.loss = forward_loss(result.logits, codes, masks.mask_all);
+  result.loss = forward_loss(result.logits, codes, masks);
   return result;
 }
 
@@ -132,10 +125,10 @@ TokenPredictor::Result TokenPredictor::forward(const Tensor& codes, Rng& rng, Mo
 
 Tensor TokenPredictor::predict(const Tensor& codes, const Tensor& mask) const {
   const NoGrad no_grad;
-  const PlacedMasks masks = place(mask, zeros_like(mask), decoder_pos_embed_learned.options());
+  const Tensor on_host = to(mask, {mask.dtype(), Device::cpu});
+  const PlacedMasks masks = place_needed(on_host, zeros_like(on_host), decoder_pos_embed_learned.options());
   const Var logits = forward_decoder(forward_encoder(codes, masks), masks);
-  const Var at_places = slice(logits, 1, 1, 1 + config.tokens());
-  return softmax(slice(at_places, 2, 0, config.codes())).value();
+  return spread(softmax(slice(logits, 2, 0, config.codes())), on_host).value();
 }
 
 void initialize(TokenPredictor& predictor, const Rng& rng) { init_transformer(predictor, rng); }

@@ -33,43 +33,46 @@ struct TokenEmbedding {
   double dropout_rate;
 };
 
-// MAGE's masks as the predictor computes with them: on its device, with the indices that follow from them.
+// MAGE's masks as the predictor computes with them: on its device, with the indices that follow from them. m of the L
+// tokens are masked. Indices are i64; of those that are undefined the networks compute all rows.
 struct PlacedMasks {
   Tensor mask_all;  // [B, L]
-  Tensor kept;      // [B, 1 + L - dropped] i64, places of the class token and of the tokens that are not dropped
-  Tensor restore;   // [B, 1 + L] i64, for each place the row of the kept sequence that it reads in the decoder
+  Tensor kept;      // [B, 1 + L - dropped], places of the class token and of the tokens that are not dropped
+  Tensor read;      // [B, 1 + L - m], rows of the kept sequence that the decoder reads
+  Tensor restore;   // [B, 1 + L], for each place the row of the encoder's output that it reads in the decoder
+  Tensor asked;     // [B, m], places whose logits are asked for
 };
+// All rows of both networks, in sizes that do not depend on mask_all.
 PlacedMasks place(const Tensor& mask_all, const Tensor& mask_dropped, Options options);
+// Only rows that the logits of masked places depend on. Throws unless all images have the same number of those.
+PlacedMasks place_needed(const Tensor& mask_all, const Tensor& mask_dropped, Options options);
 
 struct TokenPredictor {
   TokenPredictor(const Config& config, Options options);
 
   // Reads the tokens that are not dropped; where mask_all is 1 the mask id stands in for the code.
   //   codes: [B, L] i64; mask_all, mask_dropped: [B, L], 1 = masked, 1 = dropped (a subset of mask_all)
-  //   -> latent [B, 1 + L - dropped, D], the class token first
+  //   -> latent [B, 1 + L - dropped, D], or the rows masks.read of it; the class token first
   Var forward_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped, Mode mode = {}) const;
   Var forward_encoder(const Tensor& codes, const PlacedMasks& masks, Mode mode = {}) const;
-  Var run_encoder(const Tensor& codes, const Tensor& mask_all, const Tensor& mask_dropped,
-                  Mode mode = {}) const;  // the same before the last norm
 
   // Puts the kept tokens back at their places. Every masked place, dropped or not, holds the class token's output.
-  //   latent: [B, 1 + L - dropped, D] -> logits [B, 1 + L, V], the class token's place first
-  Var forward_decoder(const Var& latent, const Tensor& mask_all, const Tensor& mask_dropped, Mode mode = {}) const;
+  //   latent: forward_encoder's -> logits [B, 1 + L, V], the class token's place first, or those of masks.asked
   Var forward_decoder(const Var& latent, const PlacedMasks& masks, Mode mode = {}) const;
 
-  // Cross entropy with label smoothing over V, mean over the masked places. logits: [B, 1 + L, V] -> [].
-  Var forward_loss(const Var& logits, const Tensor& codes, const Tensor& mask_all) const;
+  // Cross entropy with label smoothing over V, mean over the masked places. logits: forward_decoder's -> [].
+  Var forward_loss(const Var& logits, const Tensor& codes, const PlacedMasks& masks) const;
 
   struct Result {
     Var latent, logits, loss;
   };
-  // MAGE training with given masks, and with masks drawn from rng.
+  // MAGE training with given masks, and with masks drawn from rng. MageMasks: only what is needed is computed.
   Result forward(const Tensor& codes, const MageMasks& masks, Mode mode = {}) const;
   Result forward(const Tensor& codes, const PlacedMasks& masks, Mode mode = {}) const;
   Result forward(const Tensor& codes, Rng& rng, Mode mode) const;
 
   // P(codes, mask) of ADDP: softmax over the K codes, nothing dropped, nothing recorded, no dropout.
-  //   codes: [B, L] i64, mask: [B, L], 1 = not known -> [B, L, K]
+  //   codes: [B, L] i64, mask: [B, L], 1 = not known -> [B, L, K], to be read where mask is 1
   Tensor predict(const Tensor& codes, const Tensor& mask) const;
 
   template <class F>

@@ -9,6 +9,7 @@
 #include <ostream>
 #include <sstream>
 
+#include "autograd/ops.h"
 #include "tensor/stored_types.h"
 
 namespace addp::parity {
@@ -151,7 +152,14 @@ void Report::add(const std::string& file, const std::string& name, bool exact, d
 }
 
 void Report::compare(const std::string& file, const std::string& name, const Tensor& actual) {
-  const Tensor reference = golden_.expected(file, name);
+  compare(file, name, actual, golden_.expected(file, name));
+}
+
+void Report::compare_rows(const std::string& file, const std::string& name, const Tensor& actual, const Tensor& rows) {
+  compare(file, name, actual, gather_tokens(Var(golden_.expected(file, name)), rows).value());
+}
+
+void Report::compare(const std::string& file, const std::string& name, const Tensor& actual, const Tensor& reference) {
   if (without_ones(reference.shape()) != without_ones(actual.shape())) return add(file, name, false, kInfinity);
   const std::vector<double> a = to_vector<double>(actual), b = to_vector<double>(reference);
   double largest = 0, difference = 0;

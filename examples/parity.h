@@ -68,6 +68,8 @@ class Report {
   // which extents of 1 do not count. A gradient that is 0 but for the reference's own rounding (a bias that the next
   // normalisation takes out again) is measured against the largest gradient of its file.
   void compare(const std::string& file, const std::string& name, const Tensor& actual);
+  // Some rows of a reference [B, N, D] only. rows: [B, M] i64, actual: [B, M, D].
+  void compare_rows(const std::string& file, const std::string& name, const Tensor& actual, const Tensor& rows);
   // Codes and masks: how many elements differ.
   void compare_exactly(const std::string& file, const std::string& name, const Tensor& actual);
   // grad.PREFIX* of the file against the parameters' gradients; a parameter without gradient counts as zeros.
@@ -88,6 +90,7 @@ class Report {
     bool passed() const;
   };
   void add(const std::string& file, const std::string& name, bool exact, double error);
+  void compare(const std::string& file, const std::string& name, const Tensor& actual, const Tensor& reference);
   double largest_gradient(const std::string& file);
 
   Golden& golden_;

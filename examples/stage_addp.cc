@@ -32,8 +32,7 @@ class AddpStage : public ModelStage<Addp> {
     const Tensor codes = vqgan_->encode_codes(Var(to(batch.images, on_)));
     const StepResult result = training_step(model_, *vqgan_, *predictor_, codes, rng, Mode{true, &rng});
     return learn(result.loss, step, [&] {
-      const Var logits = model_.decoder.place_logits(detach(result.logits));
-      return Scalars{{"accuracy", masked_accuracy(logits, codes, result.masks.mask_t)}};
+      return Scalars{{"accuracy", masked_accuracy(detach(result.logits), codes, result.masks.mask_t)}};
     });
   }
 

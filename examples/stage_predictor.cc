@@ -23,8 +23,7 @@ class PredictorStage : public ModelStage<TokenPredictor> {
     const MageMasks masks = draw_mage_masks(codes.dim(0), codes.dim(1), config_.masking, rng, on_);
     const TokenPredictor::Result result = model_.forward(codes, masks, Mode{true, &rng});
     return learn(result.loss, step, [&] {
-      const Var logits = slice(detach(result.logits), 1, 1, 1 + codes.dim(1));
-      return Scalars{{"accuracy", masked_accuracy(logits, codes, masks.mask_all)}};
+      return Scalars{{"accuracy", masked_accuracy(detach(result.logits), codes, masks.mask_all)}};
     });
   }
 

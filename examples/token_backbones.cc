@@ -50,7 +50,7 @@ class PredictorBackbone : public Backbone {
   Var patch_tokens(const Var& image, const Mode& mode) const override {
     const Tensor codes = vqgan_->encode_codes(image);
     const Tensor nothing = zeros(codes.shape(), image.options());
-    const Var x = predictor_.run_encoder(codes, nothing, nothing, mode);
+    const Var x = predictor_.forward_encoder(codes, nothing, nothing, mode);
     return slice(x, 1, 1, x.dim(1));
   }
 

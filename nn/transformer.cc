@@ -14,7 +14,11 @@ Attention::Attention(int64_t width, int64_t heads, Options options)
   check(heads > 0 && width % heads == 0, "attention: width ", width, " cannot be split among ", heads, " heads");
 }
 
-Var Attention::operator()(const Var& x) const { return proj(attention(qkv(x), heads, causal)); }
+static Var take(const Var& x, const Tensor& rows) { return rows.defined() ? gather_tokens(x, rows) : x; }
+
+Var Attention::operator()(const Var& x, const Tensor& rows) const {
+  return proj(take(attention(qkv(x), heads, causal), rows));
+}
 
 // Writes row [B H, 1, Dh] as place `place` of rows [B H, capacity, Dh]; where that is full, it moves to a larger one.
 // Capacities grow by chunks, not by ones, so that most steps find memory of their sizes to reuse and copy one row.
@@ -63,8 +67,8 @@ Block::Block(int64_t width, int64_t heads, double mlp_ratio, double drop_path, O
       norm2(width, kLayerNormEps, options),
       mlp(width, std::llround(static_cast<double>(width) * mlp_ratio), options) {}
 
-Var Block::operator()(const Var& x, const Mode& mode) const {
-  const Var y = x + drop_path(attn(norm1(x)), drop_path_rate, mode);
+Var Block::operator()(const Var& x, const Mode& mode, const Tensor& rows) const {
+  const Var y = take(x, rows) + drop_path(attn(norm1(x), rows), drop_path_rate, mode);
   return y + drop_path(mlp(norm2(y)), drop_path_rate, mode);
 }
 

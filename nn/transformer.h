@@ -16,7 +16,8 @@ struct KeyValues {
 struct Attention {
   Attention(int64_t width, int64_t heads, Options options);
 
-  Var operator()(const Var& x) const;  // [B, L, D] -> [B, L, D]
+  // rows: [B, M] i64, the places whose output is wanted, all of them where undefined. [B, L, D] -> [B, M, D]
+  Var operator()(const Var& x, const Tensor& rows = {}) const;
   // The same for the next place alone, which sees itself and all places before it. x: [B, 1, D] -> [B, 1, D], nothing
   // recorded.
   Var next(const Var& x, KeyValues& past) const;
@@ -52,8 +53,9 @@ struct Mlp {
 struct Block {
   Block(int64_t width, int64_t heads, double mlp_ratio, double drop_path, Options options);
 
-  Var operator()(const Var& x, const Mode& mode = {}) const;  // [B, L, D] -> [B, L, D]
-  Var next(const Var& x, KeyValues& past) const;              // Attention::next in the block: [B, 1, D] -> [B, 1, D]
+  // rows: [B, M] i64, the places whose output is wanted, all of them where undefined. [B, L, D] -> [B, M, D]
+  Var operator()(const Var& x, const Mode& mode = {}, const Tensor& rows = {}) const;
+  Var next(const Var& x, KeyValues& past) const;  // Attention::next in the block: [B, 1, D] -> [B, 1, D]
 
   template <class F>
   void visit(const std::string& prefix, F&& f) {

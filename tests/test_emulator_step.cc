@@ -97,19 +97,27 @@ void layer_norm(Paper& p, double rows, double D, bool trained, bool read_by_line
 }
 void addition(Paper& p, double count) { p.add("additions", 3 * count); }
 
-void blocks(Paper& p, const TransformerConfig& c, double depth, double rows, bool trained) {
+// After its attention the last block goes on with the rows `wanted` alone.
+void blocks(Paper& p, const TransformerConfig& c, double depth, double rows, double wanted, bool trained) {
   const double D = static_cast<double>(c.width), hidden = D * c.mlp_ratio;
   for (int i = 0; i < depth; ++i) {
-    for (int norm = 0; norm < 2; ++norm) layer_norm(p, rows, D, trained);
+    const bool last = i + 1 == depth;
+    const double left = last ? wanted : rows;
+    layer_norm(p, rows, D, trained);
     linear(p, rows, D, 3 * D, trained);
-    linear(p, rows, D, D, trained);
-    linear(p, rows, D, hidden, trained);
-    p.add("GELU", (trained ? 7 : 2) * rows * hidden);  // 7: likewise
-    linear(p, rows, hidden, D, trained);
     // Forward q, k, v in and the mix out; backward those, their gradients and lse.
     p.add("attention", (trained ? 12 : 4) * rows * D);
+    for (int taken = 0; last && taken < 2; ++taken) {  // of the mix and of the stream; backward, put back
+      p.add("tokens moved", (2 * left + (trained ? left + rows : 0)) * D);
+    }
+    linear(p, left, D, D, trained);
+    layer_norm(p, left, D, trained);
+    linear(p, left, D, hidden, trained);
+    p.add("GELU", (trained ? 7 : 2) * left * hidden);  // 7: likewise
+    linear(p, left, hidden, D, trained);
     // Each branch joins the stream; backward, its gradient does.
-    for (int branch = 0; branch < 2; ++branch) addition(p, (trained ? 2 : 1) * rows * D);
+    addition(p, left * D + (trained ? rows * D : 0));
+    addition(p, (trained ? 2 : 1) * left * D);
   }
 }
 
@@ -123,23 +131,25 @@ void mlm_head(Paper& p, double rows, double D, double V, bool trained) {
 }
 
 struct Sizes {
-  double B, L, R, D, V, K;  // R: reliable tokens an image; of the predictor, tokens that enter its encoder
+  double B, L, D, V, K;
+  double masked;  // tokens an image that are unreliable; of the predictor's training, that are masked
+  double noisier;  // the same one step before; of the predictor's training, tokens that are dropped
 };
 
-// One prediction of the token predictor: no gradient, no token dropped.
-void prediction(Paper& p, const Config& c, const Sizes& s) {
-  const double rows = s.B * (1 + s.L);
-  p.add("tokens moved", 6 * rows * s.D);  // words; all places kept; all places restored
+// One prediction of the token predictor for the masked places: no gradient, no token dropped.
+void prediction(Paper& p, const Config& c, const Sizes& s, double masked) {
+  const double rows = s.B * (1 + s.L), read = s.B * (1 + s.L - masked), asked = s.B * masked;
+  p.add("tokens moved", (4 * rows + read + rows) * s.D);  // words; all places kept; those that are read to their places
   for (int positions = 0; positions < 2; ++positions) p.add("additions", 2 * rows * s.D);
   layer_norm(p, rows, s.D, false);
-  blocks(p, c.predictor, static_cast<double>(c.predictor.depth), rows, false);
-  layer_norm(p, rows, s.D, false);
-  linear(p, rows, s.D, s.D, false);
-  blocks(p, c.predictor, static_cast<double>(c.predictor.decoder_depth), rows, false);
-  layer_norm(p, rows, s.D, false);
-  mlm_head(p, rows, s.D, s.V, false);
-  p.add("tokens moved", 2 * s.B * s.L * (s.V + s.K));  // logits of places, of codes
-  p.add("softmax and loss", 2 * s.B * s.L * s.K);
+  blocks(p, c.predictor, static_cast<double>(c.predictor.depth), rows, read, false);
+  layer_norm(p, read, s.D, false);
+  linear(p, read, s.D, s.D, false);
+  blocks(p, c.predictor, static_cast<double>(c.predictor.decoder_depth), rows, asked, false);
+  layer_norm(p, asked, s.D, false);
+  mlm_head(p, asked, s.D, s.V, false);
+  p.add("tokens moved", (3 * asked + s.B * s.L) * s.K);  // logits of codes; probabilities to their places
+  p.add("softmax and loss", 2 * asked * s.K);
 }
 
 // The tokenizer at work: a residual block has two norms and an addition, a change of resolution reads one and writes
@@ -173,10 +183,11 @@ void tokenizer(Paper& p, const Config& c, double B, bool decoder) {
 Paper addp_on_paper(const Config& c, const Sizes& s, double parameters) {
   Paper p;
   const double pixels = s.B * 3 * static_cast<double>(c.image_size * c.image_size);
-  const double N = s.B * (1 + s.L), M = N + s.B * s.R, D = s.D, E = static_cast<double>(c.vqgan.codebook_dim);
+  const double reliable = s.L - s.masked, asked = s.B * s.masked, read = s.B * (1 + reliable);
+  const double N = s.B * (1 + s.L), M = N + s.B * reliable, D = s.D, E = static_cast<double>(c.vqgan.codebook_dim);
   tokenizer(p, c, s.B, false);
   tokenizer(p, c, s.B, true);
-  for (int i = 0; i < 2; ++i) prediction(p, c, s);
+  for (double masked : {s.masked, s.noisier}) prediction(p, c, s, masked);
   p.add("tokens moved", 4 * s.B * s.L * E);  // the codes' embeddings, and the mix with the unreliable ones
   // The encoder: pixels become patches, tokens get positions.
   p.add("pixels", 4 * pixels);                             // clamp, normalise
@@ -188,23 +199,24 @@ Paper addp_on_paper(const Config& c, const Sizes& s, double parameters) {
   p.add("sums over rows", N * D);  // gradient of the positions
   layer_norm(p, N, D, true, false);
   p.add("dropout", 4 * N * D);
-  blocks(p, c.model, static_cast<double>(c.model.depth), N, true);
-  layer_norm(p, N, D, true);
+  blocks(p, c.model, static_cast<double>(c.model.depth), N, read, true);
+  layer_norm(p, read, D, true);
   // The decoder: places from two tables of positions and the encoder's output, then the reliable tokens.
-  linear(p, N, D, D, true);
+  linear(p, read, D, D, true);
+  p.add("tokens moved", 2 * (read + N) * D);  // to their places
   p.add("tokens moved", 2 * N * D + 2 * 2 * N * D);    // both tables for each image; two selections
   p.add("tokens moved", 2 * 2 * N * D + 2 * N * D);    // their gradients: of each table, of the latent
   p.add("sums over rows", 2 * N * D + s.B * s.L * D);  // over the images, for three tables
   addition(p, N * D);
-  p.add("tokens moved", s.B * s.L * D + 2 * s.B * s.R * D);  // tokens embedded, the reliable ones taken
+  p.add("tokens moved", s.B * s.L * D + 2 * s.B * reliable * D);  // tokens embedded, the reliable ones taken
   p.add("additions", 2 * s.B * s.L * D);
-  p.add("tokens moved", s.B * (s.R + s.L) * D + s.B * s.L * D + s.V * D);  // and their gradients given back
-  p.add("tokens moved", 4 * M * D);                                        // joined, and split
-  blocks(p, c.model, static_cast<double>(c.model.decoder_depth), M, true);
-  layer_norm(p, M, D, true);
-  mlm_head(p, M, D, s.V, true);
-  p.add("tokens moved", 2 * s.B * s.L * s.V + (s.B * s.L + M) * s.V);  // logits of places, and back
-  p.add("softmax and loss", s.B * s.L * (2 * s.V + s.K));
+  p.add("tokens moved", s.B * (reliable + s.L) * D + s.B * s.L * D + s.V * D);  // and their gradients given back
+  p.add("tokens moved", 4 * M * D);                                             // joined, and split
+  blocks(p, c.model, static_cast<double>(c.model.decoder_depth), M, asked, true);
+  layer_norm(p, asked, D, true);
+  mlm_head(p, asked, D, s.V, true);
+  p.add("tokens moved", 2 * asked * s.K);  // the places' targets
+  p.add("softmax and loss", asked * (2 * s.V + s.K));
   // The norm of all gradients decides how far they are clipped, before any is used.
   p.add("optimizer", 8 * parameters);
   return p;
@@ -212,7 +224,8 @@ Paper addp_on_paper(const Config& c, const Sizes& s, double parameters) {
 
 Paper predictor_on_paper(const Config& c, const Sizes& s, double parameters) {
   Paper p;
-  const double N = s.B * (1 + s.L), kept = s.B * (1 + s.R), D = s.D;
+  const double N = s.B * (1 + s.L), kept = s.B * (1 + s.L - s.noisier), D = s.D;
+  const double read = s.B * (1 + s.L - s.masked), asked = s.B * s.masked;
   tokenizer(p, c, s.B, false);
   p.add("tokens moved", 2 * N * D + N * D + s.V * D);  // words, and the gradient of their table
   p.add("additions", 2 * N * D);
@@ -220,16 +233,15 @@ Paper predictor_on_paper(const Config& c, const Sizes& s, double parameters) {
   layer_norm(p, N, D, true, false);
   p.add("dropout", 4 * N * D);
   p.add("tokens moved", 2 * kept * D + (kept + N) * D);  // those that enter the encoder
-  blocks(p, c.predictor, static_cast<double>(c.predictor.depth), kept, true);
-  layer_norm(p, kept, D, true);
-  linear(p, kept, D, D, true);
-  p.add("tokens moved", 2 * N * D + (kept + N) * D);  // all places again
+  blocks(p, c.predictor, static_cast<double>(c.predictor.depth), kept, read, true);
+  layer_norm(p, read, D, true);
+  linear(p, read, D, D, true);
+  p.add("tokens moved", 2 * (read + N) * D);  // all places again
   p.add("additions", 2 * N * D);
-  blocks(p, c.predictor, static_cast<double>(c.predictor.decoder_depth), N, true);
-  layer_norm(p, N, D, true);
-  mlm_head(p, N, D, s.V, true);
-  p.add("tokens moved", 2 * s.B * s.L * s.V + (s.B * s.L + N) * s.V);
-  p.add("softmax and loss", 2 * s.B * s.L * s.V);
+  blocks(p, c.predictor, static_cast<double>(c.predictor.decoder_depth), N, asked, true);
+  layer_norm(p, asked, D, true);
+  mlm_head(p, asked, D, s.V, true);
+  p.add("softmax and loss", 2 * asked * s.V);
   p.add("optimizer", 8 * parameters);
   return p;
 }
@@ -295,13 +307,14 @@ BaseStep base_step(bool predictor) {
   }
   for (const Launch& launch : step.optimizer) result.moved["optimizer"] += traffic(launch);
 
-  const auto L = static_cast<double>(w.config.tokens());
+  const auto ones = [](const Tensor& mask) { return static_cast<double>(ones_per_row(mask)); };
   const Sizes sizes{static_cast<double>(B),
-                    L,
-                    L - static_cast<double>(ones_per_row(predictor ? w.mage_masks().mask_dropped : w.masks().mask_t)),
+                    static_cast<double>(w.config.tokens()),
                     static_cast<double>(w.config.model.width),
                     static_cast<double>(w.config.vocabulary),
-                    static_cast<double>(w.config.codes())};
+                    static_cast<double>(w.config.codes()),
+                    ones(predictor ? w.mage_masks().mask_all : w.masks().mask_t),
+                    ones(predictor ? w.mage_masks().mask_dropped : w.masks().mask_t_next)};
   const auto parameters = static_cast<double>(optimizer.arena().size());
   result.paper =
       predictor ? predictor_on_paper(w.config, sizes, parameters) : addp_on_paper(w.config, sizes, parameters);

@@ -59,6 +59,17 @@ TEST_CASE("addp: places lists positions in raster order") {
   const Tensor mask = from_vector(std::vector<float>{1, 0, 0, 1, 0, 1, 1, 0}, {2, 4});
   CHECK(to_vector<int64_t>(places(mask, 1)) == std::vector<int64_t>{0, 3, 1, 2});
   CHECK(to_vector<int64_t>(places(mask, 0)) == std::vector<int64_t>{1, 2, 0, 3});
+
+  // Rows of [class, tokens], and back. Of the masked places the last of each image was dropped.
+  CHECK(to_vector<int64_t>(unreliable_rows(mask)) == std::vector<int64_t>{1, 4, 2, 3});
+  CHECK(to_vector<int64_t>(reliable_rows(mask)) == std::vector<int64_t>{0, 2, 3, 0, 1, 4});
+  const Tensor dropped = from_vector(std::vector<float>{0, 0, 0, 1, 0, 0, 1, 0}, {2, 4});
+  CHECK(to_vector<int64_t>(rows_of_places(mask, mask)) == std::vector<int64_t>{0, 0, 1, 2, 0, 0, 1, 0, 0, 2});
+  CHECK(to_vector<int64_t>(rows_of_places(mask, dropped)) == std::vector<int64_t>{0, 0, 2, 3, 0, 0, 1, 0, 0, 3});
+  const Tensor codes = from_vector(std::vector<int64_t>{10, 11, 12, 13, 20, 21, 22, (1 << 24) - 1}, {2, 4});
+  CHECK(to_vector<int64_t>(at_rows(codes, unreliable_rows(mask))) == std::vector<int64_t>{10, 13, 21, 22});
+  const Var taken(from_vector(std::vector<float>{1, 2, 3, 4}, {2, 2, 1}));
+  CHECK(to_vector<float>(spread(taken, mask).value()) == std::vector<float>{1, 1, 1, 2, 3, 3, 4, 3});
   CHECK_THROWS_AS(ones_per_row(from_vector(std::vector<float>{1, 0, 1, 1}, {2, 2})), Error);
 }
 

@@ -11,13 +11,13 @@
 #include "nn/vqgan.h"
 #include "tensor/allocator.h"
 #include "tensor/safetensors.h"
+#include "tests/compare.h"
 #include "tests/scratch.h"
 
 using namespace addp;
 
 namespace {
 
-constexpr Options kDouble{DType::f64, Device::cpu};
 
 // Every parameter different, norms near 1 and 0, so that no gradient vanishes by symmetry.
 template <class Module>
@@ -262,6 +262,26 @@ TEST_CASE("layers: modes and running statistics") {
   CHECK(sum(abs(Var(norm.running_mean.value()) - 0.1 * batch_mean)).item() < 1e-12);
   CHECK_THROWS_AS(GroupNorm(3, 4, 1e-6, {}), Error);
   CHECK_THROWS_AS(Attention(8, 3, {}), Error);
+}
+
+TEST_CASE("transformer: a block computes the rows that are asked for, and learns from them alone") {
+  Block block(8, 2, 4, 0, kDouble);
+  randomize(block);
+  const Tensor rows = from_vector(std::vector<int64_t>{0, 4, 2, 3, 1, 0}, {2, 3});
+  const auto learn = [&](bool all) {
+    const Var x = random_var({2, 5, 8}, 21, true), wanted = random_var({2, 3, 8}, 22);
+    const Var y = all ? gather_tokens(block(x), rows) : block(x, {}, rows);
+    backward(sum(y * wanted));
+    std::vector<Tensor> results{y.value(), x.grad()};
+    for (NamedVar& p : parameters(block)) {
+      results.push_back(p.var.grad());
+      p.var.clear_grad();
+    }
+    return results;
+  };
+  const std::vector<Tensor> some = learn(false), all = learn(true);
+  CHECK(some[0].shape() == Shape{2, 3, 8});
+  for (size_t i = 0; i < all.size(); ++i) CHECK(largest_difference(some[i], all[i]) < 1e-12);
 }
 
 TEST_CASE("discriminator and its losses") {

@@ -2,6 +2,7 @@
 // official implementation are checked by the parity tests.
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "addp/objective.h"
 #include "autograd/codes.h"
@@ -26,8 +27,8 @@ TEST_CASE("addp: the training step's intermediates keep their promises") {
   CHECK(low == doctest::Approx(1));
   CHECK(high == doctest::Approx(1));
   CHECK(step.diffused.noisy_image.shape() == Shape{2, 3, tiny.config.image_size, tiny.config.image_size});
-  CHECK(step.latent.shape() == Shape{2, 1 + L, tiny.config.model.width});
-  CHECK(step.logits.shape() == Shape{2, 1 + L + (L - m), tiny.config.vocabulary});
+  CHECK(step.latent.shape() == Shape{2, 1 + L - m, tiny.config.model.width});
+  CHECK(step.logits.shape() == Shape{2, m, tiny.config.vocabulary});
   CHECK(std::isfinite(step.loss.item()));
 
   // Reliable places hold their codes' embeddings, others the predictor's.
@@ -72,7 +73,8 @@ TEST_CASE("addp: every ablation switch changes what it says") {
   }
   SUBCASE("without reliable tokens the decoder's sequence is shorter") {
     const StepResult without = run({.reliable_tokens = false});
-    CHECK(without.logits.dim(1) == 1 + tiny.config.tokens());
+    const Var latent = tiny.model.encoder.forward(Var(full.diffused.noisy_image));
+    CHECK(tiny.model.decoder.forward(latent, codes, masks.mask_t, false).dim(1) == 1 + tiny.config.tokens());
     CHECK(same_bits(without.latent.value(), full.latent.value()));
     CHECK(without.loss.item() != full.loss.item());
   }
@@ -83,6 +85,68 @@ TEST_CASE("addp: every ablation switch changes what it says") {
     CHECK(!same_bits(hard.diffused.noisy_image, full.diffused.noisy_image));
     CHECK(same_bits(hard.diffused.target_probs, full.diffused.target_probs));
   }
+}
+
+// Gradients of all parameters, largest difference over the largest entry of each; parameters keep none.
+template <class Module, class Loss>
+static std::pair<double, std::map<std::string, Tensor>> loss_and_gradients(Module& module, Loss&& loss) {
+  const Var value = loss();
+  backward(value);
+  std::map<std::string, Tensor> gradients;
+  for (NamedVar& p : parameters(module)) {
+    if (p.var.grad().defined()) gradients[p.name] = p.var.grad();
+    p.var.clear_grad();
+  }
+  return {value.item(), gradients};
+}
+template <class Module, class Needed, class All>
+static void check_same_learning(Module& module, Needed&& needed, All&& all) {
+  const auto [loss, gradients] = loss_and_gradients(module, needed);
+  const auto [full_loss, full_gradients] = loss_and_gradients(module, all);
+  CHECK(loss == doctest::Approx(full_loss).epsilon(1e-14));
+  CHECK(gradients.size() == full_gradients.size());
+  for (const auto& [name, gradient] : full_gradients) {
+    INFO(name);
+    REQUIRE(gradients.count(name) == 1);
+    CHECK(largest_difference(gradients.at(name), gradient) < 1e-14);
+  }
+}
+
+TEST_CASE("addp: rows that the loss does not depend on are left out, and change nothing") {
+  TinyModels tiny;
+  const Tensor codes = tiny.random_codes(3, 41);
+  const NestedMasks masks = tiny.random_masks(3, 42);
+  const int64_t L = tiny.config.tokens();
+  const ObjectiveConfig& objective = tiny.config.objective;
+  const Diffused diffused = diffuse(tiny.vqgan, tiny.predictor, codes, masks, objective);
+  check_same_learning(
+      tiny.model, [&] { return denoise(tiny.model, codes, masks, diffused, objective).loss; },
+      [&] {
+        const Var latent = tiny.model.encoder.forward(Var(diffused.noisy_image));
+        const Var logits = tiny.model.decoder.forward(latent, codes, masks.mask_t);
+        CHECK(logits.dim(1) == 1 + L + (L - ones_per_row(masks.mask_t)));
+        return soft_cross_entropy(slice(logits, 1, 1, 1 + L), diffused.target_probs, masks.mask_t,
+                                  objective.label_smoothing);
+      });
+
+  set_trainable(tiny.predictor, true);
+  Rng rng(43);
+  const MageMasks mage = draw_mage_masks(3, L, tiny.config.masking, rng, kDouble);
+  const PlacedMasks all = place(mage.mask_all, mage.mask_dropped, kDouble);
+  CHECK(tiny.predictor.forward(codes, all).logits.dim(1) == 1 + L);
+  CHECK(tiny.predictor.forward(codes, mage).logits.dim(1) == ones_per_row(mage.mask_all));
+  check_same_learning(
+      tiny.predictor, [&] { return tiny.predictor.forward(codes, mage).loss; },
+      [&] { return tiny.predictor.forward(codes, all).loss; });
+
+  // The prediction at masked places, and a prediction of nothing.
+  const PlacedMasks known = place(masks.mask_t, zeros_like(masks.mask_t), kDouble);
+  const Var logits = tiny.predictor.forward_decoder(tiny.predictor.forward_encoder(codes, known), known);
+  const Var probs = softmax(slice(slice(logits, 1, 1, 1 + L), 2, 0, tiny.config.codes()));
+  const Tensor unreliable = places(masks.mask_t, 1);
+  CHECK(largest_difference(gather_tokens(Var(diffused.target_probs), unreliable).value(),
+                           gather_tokens(probs, unreliable).value()) < 1e-14);
+  CHECK_THROWS_AS(tiny.predictor.predict(codes, zeros_like(masks.mask_t)), Error);
 }
 
 // Plain gradient descent on fixed batches: the loss after some steps.

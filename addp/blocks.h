@@ -9,8 +9,8 @@ namespace addp {
 
 std::vector<Block> make_blocks(const TransformerConfig& config, int64_t depth, int64_t heads, Options options);
 
-// One after the other, at least one. rows: [B, M] i64, the places that are wanted, all of them where undefined: the last
-// block computes no others. x: [B, N, D] -> [B, M, D]
+// One after the other, at least one. rows: [B, M] i64, the places that are wanted, all of them where undefined: the
+// last block computes no others. x: [B, N, D] -> [B, M, D]
 Var run_blocks(const std::vector<Block>& blocks, Var x, const Mode& mode, const Tensor& rows = {});
 
 }  // namespace addp

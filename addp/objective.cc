@@ -62,7 +62,8 @@ StepResult denoise(const Addp& model, const Tensor& codes, const NestedMasks& ma
   result.logits = model.decoder.forward_unreliable(result.latent, codes, mask, config.reliable_tokens, mode);
   const Tensor unreliable = index(places(mask, 1));
   const Var targets = gather_tokens(Var(diffused.target_probs), unreliable);
-  result.loss = soft_cross_entropy(result.logits, targets.value(), ones(unreliable.shape(), on), config.label_smoothing);
+  result.loss =
+      soft_cross_entropy(result.logits, targets.value(), ones(unreliable.shape(), on), config.label_smoothing);
   return result;
 }
 

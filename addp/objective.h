@@ -23,9 +23,9 @@ Tensor unreliable_embedding(const Vqgan& vqgan, const Tensor& probs, bool soft);
 
 // The outcome of the diffusion process (Sec. 3.2), steps 3 and 4. Constants for the model that is trained.
 struct Diffused {
-  Tensor unreliable;    // [B, L, Dz], from P(codes, mask_t_next), to be read where mask_t_next is 1
-  Tensor embeddings;    // [B, L, Dz], what the tokenizer's decoder reads: reliable and unreliable ones by mask_t
-  Tensor noisy_image;   // x_t [B, 3, Hi, Wi], not clamped
+  Tensor unreliable;   // [B, L, Dz], from P(codes, mask_t_next), to be read where mask_t_next is 1
+  Tensor embeddings;   // [B, L, Dz], what the tokenizer's decoder reads: reliable and unreliable ones by mask_t
+  Tensor noisy_image;  // x_t [B, 3, Hi, Wi], not clamped
   // q(z̄_{t-1} | z_t) = P(codes, mask_t) [B, L, K], to be read where mask_t is 1; one-hot codes under that ablation
   Tensor target_probs;
 };

@@ -56,6 +56,13 @@ struct Head {
     for (int64_t d = 0; rows != nullptr && d < Dh; d += kLanes<T>) __builtin_prefetch(rows + i * step() + d);
   }
 
+  // Rows of a result, `apart` from each other, that will be written.
+  void ask_to_write(T* rows, int64_t apart, int64_t n) const {
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t d = 0; d < Dh; d += kLanes<T>) cpu::ask_to_write(rows + i * apart + d, 0);
+    }
+  }
+
   // scores[key, query] = row of k or v . column of `columns` [Dh, kPanelCols], for the first `keys` keys.
   void score(T* scores, const T* rows, const T* columns, int64_t keys, int64_t queries) const {
     const int64_t n = ceil_div(keys, kTileRows);
@@ -185,6 +192,7 @@ void forward_head(T* o, T* lse, const T* qkv, const Head<T>& head) {
   for (int64_t first = 0; first < head.panels_end(); first += kPanelCols<T>) {
     const int64_t queries = std::min<int64_t>(kPanelCols<T>, L - first), keys = head.visible(first, queries);
     const int64_t whole = ceil_div(queries, kLanes<T>) * kLanes<T>;
+    head.ask_to_write(o + first * head.width(), head.width(), queries);
     cpu::transpose<true>(columns, kPanelCols<T>, q + first * head.step(), head.step(), queries, Dh);
     for (int64_t i = 0; i < Dh * kPanelCols<T>; ++i) columns[i] *= head.scale;
     head.score(scores, k, columns, keys, whole);
@@ -287,6 +295,19 @@ struct BackwardHead {
     }
   }
 
+  // delta of kLanes queries from their rows of do and o; where there are fewer, the last one's again.
+  Vec<T> deltas(const T* d_o, const T* o, int64_t queries) const {
+    Vec<T> products[kLanes<T>] = {};
+    cpu::for_vectors<T>(head.Dh, [&](int64_t i, auto lanes) {
+#pragma GCC unroll 16
+      for (int64_t j = 0; j < kLanes<T>; ++j) {
+        const int64_t at = std::min(j, queries - 1) * head.width() + i;
+        products[j] += cpu::load<T>(d_o + at, lanes) * cpu::load<T>(o + at, lanes);
+      }
+    });
+    return cpu::sums_of_registers<T>(products);
+  }
+
   // One query: rows of dq, do, o and q; lse of that query.
   void run_row(T* dq, T* dk, T* dv, const T* d_o, const T* o, T lse, const T* q, const T* k, const T* v,
                int64_t query) const {
@@ -322,12 +343,13 @@ struct BackwardHead {
       const int64_t queries = std::min<int64_t>(kPanelCols<T>, L - first), keys = head.visible(first, queries);
       const int64_t whole = ceil_div(queries, kLanes<T>) * kLanes<T>;
       const T *d_rows = d_o + first * width, *o_rows = o + first * width;
-      T row_lse[kPanelCols<T>] = {}, delta[kPanelCols<T>] = {};
+      head.ask_to_write(dq + first * step, step, queries);
+      T row_lse[kPanelCols<T>] = {}, delta[kPanelCols<T>];
       std::copy_n(lse + first, queries, row_lse);
+      for (int64_t i = 0; i < whole; i += kLanes<T>)
+        put(delta + i, deltas(d_rows + i * width, o_rows + i * width, queries - i));
       cpu::transpose<true>(q_columns, kPanelCols<T>, q + first * step, step, queries, Dh);
       cpu::transpose<true>(do_columns, kPanelCols<T>, d_rows, width, queries, Dh);
-      cpu::transpose<true>(mixed, kPanelCols<T>, o_rows, width, queries, Dh);
-      for (int64_t i = 0; i < Dh * kPanelCols<T>; ++i) delta[i % kPanelCols<T>] += do_columns[i] * mixed[i];
       head.score(p, k, q_columns, keys, whole);
       head.score(ds, v, do_columns, keys, whole);
       probabilities(row_lse, delta, first, keys, whole, qkv);

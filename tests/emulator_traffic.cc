@@ -50,7 +50,7 @@ const std::map<std::string, double (*)(const Arguments&)>& formulas() {
       {"convert_kernel", [](const Arguments& a) { return a.n(0) * a.elements(); }},
       {"copy_blocks_kernel", [](const Arguments& a) { return 2 * a.n(2) * a.n(3) * a.e(0); }},
       {"cross_entropy_kernel",
-       [](const Arguments& a) { return a.n(0) * (24 + 2 * a.n(1) * a.e(2) - 4 * (a.e(2) < 8)); }},
+       [](const Arguments& a) { return a.n(0) * (24 + 2 * a.n(1) * a.e(2) - 4 * (a.e(2) < 8)) + 8; }},
       {"dropout_kernel", [](const Arguments& a) { return 2 * a.n(0) * a.e(0) + 8; }},
       {"fill_kernel", [](const Arguments& a) { return a.n(0) * a.e(0); }},
       {"gather_rows_kernel",

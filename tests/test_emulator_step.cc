@@ -132,7 +132,7 @@ void mlm_head(Paper& p, double rows, double D, double V, bool trained) {
 
 struct Sizes {
   double B, L, D, V, K;
-  double masked;  // tokens an image that are unreliable; of the predictor's training, that are masked
+  double masked;   // tokens an image that are unreliable; of the predictor's training, that are masked
   double noisier;  // the same one step before; of the predictor's training, tokens that are dropped
 };
 
@@ -203,7 +203,7 @@ Paper addp_on_paper(const Config& c, const Sizes& s, double parameters) {
   layer_norm(p, read, D, true);
   // The decoder: places from two tables of positions and the encoder's output, then the reliable tokens.
   linear(p, read, D, D, true);
-  p.add("tokens moved", 2 * (read + N) * D);  // to their places
+  p.add("tokens moved", 2 * (read + N) * D);           // to their places
   p.add("tokens moved", 2 * N * D + 2 * 2 * N * D);    // both tables for each image; two selections
   p.add("tokens moved", 2 * 2 * N * D + 2 * N * D);    // their gradients: of each table, of the latent
   p.add("sums over rows", 2 * N * D + s.B * s.L * D);  // over the images, for three tables

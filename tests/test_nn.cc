@@ -18,7 +18,6 @@ using namespace addp;
 
 namespace {
 
-
 // Every parameter different, norms near 1 and 0, so that no gradient vanishes by symmetry.
 template <class Module>
 void randomize(Module& module, double scale = 0.3) {

@@ -200,8 +200,7 @@ TEST_CASE("data: image folders, with and without train and test") {
 
 TEST_CASE("data: what is not there is refused with advice") {
   ScratchFolder folder;
-  check_refused([&] { open_dataset("no-such-data", Split::train); },
-                {"no-such-data", "shapes, fashion-mnist and scenes"});
+  check_refused([&] { open_dataset("no-such-data", Split::train); }, {"no-such-data", "shapes, fashion-mnist and scenes"});
   check_refused([&] { open_dataset(folder.path.string(), Split::train); }, {folder.path.string(), "no images"});
   const std::string file = put(folder, "a.png", encode_png(make_image(9, 9, 3)));
   check_refused([&] { open_dataset(file, Split::train); }, {"is a file"});

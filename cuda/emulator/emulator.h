@@ -108,8 +108,7 @@ struct OpenMemory {
   ~OpenMemory();
 };
 
-// ---- runtime.cc, streams.cc
-// -----------------------------------------------------------------------------------------------------
+// ---- runtime.cc, streams.cc -----------------------------------------------------------------------------------------------------
 void enqueue(void* stream, std::function<void()> work);
 void reset_host_calls();
 void wait_for_all();

@@ -2,7 +2,9 @@
 // tag in turn (DEVICE stands for Cpu, then for Cuda), so it has no include guard; include dispatch.h instead.
 // Unless said otherwise T is float or double, arrays are dense and row-major, outputs are overwritten, outputs and
 // inputs do not overlap, and gradients are named dx for x. A kernel never allocates its results.
-// clang-format off: a kernel is one line
+
+// A kernel is one line.
+// clang-format off
 
 // ---- Memory (T also int64_t, uint8_t) -------------------------------------------------------------------------------
 template <class T> void fill(DEVICE, T* y, int64_t n, double value);

@@ -35,6 +35,8 @@ using cpu::pointwise;
 constexpr int64_t kBlockPixels = 256;       // of the output, per task, at most ...
 constexpr int64_t kFlatBlockPixels = 1024;  // ... and where there are kStripRows channels or fewer
 constexpr int64_t kTasks = 8;               // where there are pixels enough
+constexpr int64_t kImageBytes = 192 << 10;  // of padded input per task, about: every tile of channels reads it again
+constexpr int64_t kSteps = 1024;            // of a product at a time: more weights would not stay in the nearest cache
 constexpr int64_t kPanelsSize = 1 << 16;    // elements that a task packs together, about
 template <class T>
 constexpr int64_t kStripCols = std::max<int64_t>(kPanelCols<T>, kStripVectors* kRegisterLanes<T>);
@@ -138,8 +140,11 @@ struct Convolution {
     const int64_t pixels = s.Ho * s.Wo;
     const int64_t block = std::min(s.Co <= kStripRows ? kFlatBlockPixels : kBlockPixels, s.B * pixels / kTasks);
     const int64_t together = as_it_lies ? 1 : std::clamp<int64_t>(block / pixels, 1, s.B);
-    const int64_t groups = ceil_div(s.B, together);                                    // of images
-    const int64_t bands = ceil_div(s.Ho, std::clamp<int64_t>(block / s.Wo, 1, s.Ho));  // of rows; 1 for groups
+    const int64_t row_bytes = s.Ci * ((s.Wo - 1) * s.stride + s.kw) * static_cast<int64_t>(sizeof(T));
+    const int64_t cached = as_it_lies ? s.Ho : (kImageBytes / row_bytes - s.kh) / s.stride + 1;
+    const int64_t groups = ceil_div(s.B, together);  // of images
+    const int64_t bands =
+        ceil_div(s.Ho, std::clamp<int64_t>(std::min(block / s.Wo, cached), 1, s.Ho));  // of rows; 1 for groups
     parallel_for(groups * bands, [&](int64_t task) {
       run_block(y, x, bias, Block{Part(s.B, groups, task / bands), Part(s.Ho, bands, task % bands)});
     });
@@ -185,10 +190,13 @@ struct Convolution {
     for (size_t i = 0; i < strips.size() && !in_place; ++i) {
       for (int64_t h = 0; h < step; ++h, panel += b.panel_size) pack_panel(panel, b.x, strips[i], offsets[h]);
     }
-    for (int64_t t = 0; t < tiles; ++t) {
+    // Results that lie side by side can be added to, unless a row's last vector computes some of them again.
+    const bool can_add = std::ranges::all_of(strips, &Strip::adjacent) && (!in_place || s.Wo % n == 0);
+    const int64_t parts = can_add ? std::max<int64_t>(1, ceil_div(steps(filters[v * step]), kSteps)) : 1;
+    for (int64_t i = 0; i < parts * tiles; ++i) {
       panel = b.panels;
       for (const Strip& strip : strips) {
-        run_tile(b, strip, panel, Part(s.Co, tiles, t), t, v);
+        run_tile(b, strip, panel, i % tiles, v, parts, i / tiles);
         panel += step * b.panel_size;
       }
     }
@@ -249,25 +257,33 @@ struct Convolution {
     }
   }
 
-  // Tile t, output channels `co`, of row v of the strip's positions.
-  void run_tile(const Buffers<T>& b, const Strip& strip, const T* panel, Part co, int64_t t, int64_t v) const {
+  // Tile t of the output channels, of row v of the strip's positions: `part` of `parts` of the products' steps, which
+  // are added to those before.
+  void run_tile(const Buffers<T>& b, const Strip& strip, const T* panel, int64_t t, int64_t v, int64_t parts,
+                int64_t part) const {
+    const Part co(s.Co, tiles, t);
     cpu::Shifted<T> patches{};
     for (size_t r = 0; r < strip.runs.size() && in_place; ++r) patches.start[r] = b.x + strip.runs[r].from;
     for (int64_t h = 0; h < step; ++h, panel += b.panel_size) {
       T* to = strip.adjacent ? b.y + place(strip.runs[0], v) + co.begin * H * W : b.tile + h * tile_size;
       const int64_t to_step = strip.adjacent ? H * W : kStripCols<T>;
-      for (int64_t i = 0; b.bias != nullptr && i < co.size; ++i) {
+      for (int64_t i = 0; b.bias != nullptr && part == 0 && i < co.size; ++i) {
         std::fill_n(to + i * to_step, strip.cols, b.bias[co.begin + i]);
       }
       const int64_t filter = v * step + h, count = steps(filters[filter]);
-      const T* weight = plain != nullptr ? plain + co.begin * s.Ci : filters[filter].packed + t * count * kPanelRows<T>;
+      const Part k(count, parts, part);
+      const T* weight = plain != nullptr ? plain + co.begin * s.Ci + k.begin
+                                         : filters[filter].packed + (t * count + k.begin) * kPanelRows<T>;
+      const bool add = b.bias != nullptr || part > 0;
       if (plain != nullptr) {
-        cpu::multiply_rows(to, to_step, weight, s.Ci, s.Ci, panel, co.size, strip.cols, b.bias != nullptr);
+        cpu::multiply_rows(to, to_step, weight, s.Ci, k.size, panel + k.begin * kPanelCols<T>, co.size, strip.cols,
+                           add);
       } else if (in_place) {
-        patches.offset = b.offsets[filter].data();
-        cpu::multiply_strip(to, to_step, weight, count, patches, co.size, strip.cols, b.bias != nullptr);
+        patches.offset = b.offsets[filter].data() + k.begin;
+        cpu::multiply_strip(to, to_step, weight, k.size, patches, co.size, strip.cols, add);
       } else {
-        cpu::multiply_tile(to, to_step, weight, {count, kPanelRows<T>}, panel, co.size, strip.cols, b.bias != nullptr);
+        cpu::multiply_tile(to, to_step, weight, {k.size, kPanelRows<T>}, panel + k.begin * kPanelCols<T>, co.size,
+                           strip.cols, add);
       }
     }
     if (!strip.adjacent) store(b.y, b.tile, strip, co, v);

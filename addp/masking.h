@@ -56,12 +56,11 @@ Tensor unreliable_rows(const Tensor& mask);  // those where mask is 1
 // the class token's, where mask is 1. mask, dropped: [B, L], dropped a subset of mask -> [B, 1 + L] i64.
 Tensor rows_of_places(const Tensor& mask, const Tensor& dropped);
 
-// What stands at some rows of [class, tokens]. values: [B, L], codes or a mask; rows: [B, M], 0 not among them -> [B,
-// M].
+// What stands at some rows of [class, tokens].
+//   values: [B, L], codes or a mask; rows: [B, M] i64, 0 not among them -> [B, M] like values
 Tensor at_rows(const Tensor& values, const Tensor& rows);
 
-// Rows of the m tokens where mask is 1 to their places. Elsewhere the first of them stands again: nobody reads it
-// there.
+// Rows of the m tokens where mask is 1, each at its place. Elsewhere the first of them stands again, for nobody reads.
 //   x: [B, m, D], m > 0; mask: [B, L] -> [B, L, D]
 Var spread(const Var& x, const Tensor& mask);
 

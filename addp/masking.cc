@@ -120,8 +120,7 @@ Tensor at_rows(const Tensor& values, const Tensor& rows) {
   // Whole numbers up to 2^24 are exact in float32.
   const DType type = values.dtype() == DType::i64 ? DType::f32 : values.dtype();
   const Var column(with_class_place(to(values, {type, values.device()}), 0).reshape({values.dim(0), -1, 1}));
-  return to(gather_tokens(column, to(rows, {DType::i64, values.device()})).value().reshape(rows.shape()),
-            values.options());
+  return to(gather_tokens(column, rows).value().reshape(rows.shape()), values.options());
 }
 
 Var spread(const Var& x, const Tensor& mask) {
@@ -132,7 +131,7 @@ Var spread(const Var& x, const Tensor& mask) {
     if (rows.size() % static_cast<size_t>(mask.dim(1)) == 0) next = 0;
     rows.push_back(masked != 0 ? next++ : 0);
   }
-  return gather_tokens(x, to(from_vector(rows, mask.shape()), {DType::i64, x.value().device()}));
+  return gather_tokens(x, from_vector(rows, mask.shape()));
 }
 
 Tensor with_class_place(const Tensor& mask, double value) {

@@ -56,11 +56,10 @@ StepResult denoise(const Addp& model, const Tensor& codes, const NestedMasks& ma
   const PixelEncoder& encoder = model.encoder;
   const Tensor& mask = masks.mask_t;
   const Options on = model.encoder.cls_token.options();
-  const auto index = [&](const Tensor& rows) { return to(rows, {DType::i64, on.device}); };
   result.encoder_tokens = encoder.encoder_tokens(Var(diffused.noisy_image), mode);
-  result.latent = encoder.norm(encoder.run_blocks(result.encoder_tokens, mode, index(reliable_rows(mask))));
+  result.latent = encoder.norm(encoder.run_blocks(result.encoder_tokens, mode, reliable_rows(mask)));
   result.logits = model.decoder.forward_unreliable(result.latent, codes, mask, config.reliable_tokens, mode);
-  const Tensor unreliable = index(places(mask, 1));
+  const Tensor unreliable = places(mask, 1);
   const Var targets = gather_tokens(Var(diffused.target_probs), unreliable);
   result.loss =
       soft_cross_entropy(result.logits, targets.value(), ones(unreliable.shape(), on), config.label_smoothing);

@@ -93,9 +93,7 @@ SamplerState sampler_step(const Addp& model, const Vqgan& vqgan, const SamplerSt
   const NoGrad no_grad;
   const Tensor mask = to(state.mask, {state.mask.dtype(), Device::cpu});
   Var latent;
-  if (state.image.defined()) {
-    latent = model.encoder.forward(Var(state.image), {}, to(reliable_rows(mask), state.codes.options()));
-  }
+  if (state.image.defined()) latent = model.encoder.forward(Var(state.image), {}, reliable_rows(mask));
   const bool with_tokens = model.config.objective.reliable_tokens;
   const Var logits = model.decoder.forward_unreliable(latent, state.codes, mask, with_tokens);
   const Tensor probs = spread(softmax(slice(logits, 2, 0, model.config.codes())), mask).value();  // [B, L, K]

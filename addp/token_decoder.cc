@@ -42,10 +42,9 @@ Var TokenDecoder::forward(const Var& latent, const Tensor& codes, const Tensor& 
 
 Var TokenDecoder::forward_unreliable(const Var& latent, const Tensor& codes, const Tensor& mask_t, bool with_tokens,
                                      Mode mode) const {
-  const auto index = [&](const Tensor& rows) { return to(rows, {DType::i64, mask_token.value().device()}); };
   Var seen;
-  if (latent.defined()) seen = gather_tokens(decoder_embed(latent), index(rows_of_places(mask_t, mask_t)));
-  return run(seen, codes, mask_t, with_tokens, mode, index(unreliable_rows(mask_t)));
+  if (latent.defined()) seen = gather_tokens(decoder_embed(latent), rows_of_places(mask_t, mask_t));
+  return run(seen, codes, mask_t, with_tokens, mode, unreliable_rows(mask_t));
 }
 
 Var TokenDecoder::run(const Var& seen, const Tensor& codes, const Tensor& mask_t, bool with_tokens, Mode mode,

@@ -141,7 +141,7 @@ struct Convolution {
     const int64_t block = std::min(s.Co <= kStripRows ? kFlatBlockPixels : kBlockPixels, s.B * pixels / kTasks);
     const int64_t together = as_it_lies ? 1 : std::clamp<int64_t>(block / pixels, 1, s.B);
     const int64_t row_bytes = s.Ci * ((s.Wo - 1) * s.stride + s.kw) * static_cast<int64_t>(sizeof(T));
-    const int64_t cached = as_it_lies ? s.Ho : (kImageBytes / row_bytes - s.kh) / s.stride + 1;
+    const int64_t cached = as_it_lies || row_bytes == 0 ? s.Ho : (kImageBytes / row_bytes - s.kh) / s.stride + 1;
     const int64_t groups = ceil_div(s.B, together);  // of images
     const int64_t bands =
         ceil_div(s.Ho, std::clamp<int64_t>(std::min(block / s.Wo, cached), 1, s.Ho));  // of rows; 1 for groups

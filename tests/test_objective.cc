@@ -149,6 +149,15 @@ TEST_CASE("addp: rows that the loss does not depend on are left out, and change 
   CHECK_THROWS_AS(tiny.predictor.predict(codes, zeros_like(masks.mask_t)), Error);
 }
 
+TEST_CASE("addp: accuracy counts the masked places alone") {
+  const Tensor mask = from_vector(std::vector<double>{1, 0, 1, 0, 1, 1}, {2, 3});
+  const Tensor codes = from_vector(std::vector<int64_t>{0, 1, 2, 2, 1, 0}, {2, 3});
+  // Likeliest: 0 (right), 1 (wrong); 1 (right), 0 (right).
+  const Var logits(from_vector(std::vector<double>{9, 0, 0, 0, 9, 0, 0, 9, 0, 9, 0, 0}, {2, 2, 3}));
+  CHECK(masked_accuracy(logits, codes, mask) == 0.75);
+  CHECK_THROWS_AS(masked_accuracy(logits, codes, ones({2, 3}, kDouble)), Error);
+}
+
 // Plain gradient descent on fixed batches: the loss after some steps.
 template <class Module, class Loss>
 static std::pair<double, double> descend(Module& module, Loss&& loss, int steps, double lr) {

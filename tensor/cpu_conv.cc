@@ -32,8 +32,7 @@ using cpu::PaddedImages;
 using cpu::Part;
 using cpu::pointwise;
 
-constexpr int64_t kBlockPixels = 256;       // of the output, per task, at most ...
-constexpr int64_t kFlatBlockPixels = 1024;  // ... and where there are kStripRows channels or fewer
+constexpr int64_t kBlockPixels = 1024;      // of the output, per task, at most
 constexpr int64_t kTasks = 8;               // where there are pixels enough
 constexpr int64_t kImageBytes = 192 << 10;  // of padded input per task, about: every tile of channels reads it again
 constexpr int64_t kSteps = 1024;            // of a product at a time: more weights would not stay in the nearest cache
@@ -62,8 +61,15 @@ struct Run {
 // What a register tile computes: up to kStripCols pixels.
 struct Strip {
   std::span<const Run> runs;
-  int64_t cols;
-  bool adjacent;  // whether its results lie side by side
+  int64_t place, cols;  // of the first result in channel 0 and row 0; how many
+  bool adjacent;        // whether its results lie side by side
+};
+
+// What it multiplies them with: a tile of a filter's rows, some of the product's steps.
+template <class T>
+struct Factor {
+  const T* weight;
+  int64_t begin, steps;
 };
 
 // What a task computes: some rows of one image, or some whole images where they are small.
@@ -77,6 +83,7 @@ struct Buffers {
   T* y;
   const T *x, *bias;                          // x: of the first pixel; packed or padded
   std::vector<std::vector<int64_t>> offsets;  // of each filter's steps from there
+  std::vector<Factor<T>> factors;             // [h], of the tile that is computed
   T *tile, *panels;                           // [h, kTileRows, kStripCols], [strip, h, panel_size]
   int64_t panel_size, together;               // strips that are packed together
 };
@@ -138,7 +145,7 @@ struct Convolution {
 
   void run(T* y, const T* x, const T* bias) const {
     const int64_t pixels = s.Ho * s.Wo;
-    const int64_t block = std::min(s.Co <= kStripRows ? kFlatBlockPixels : kBlockPixels, s.B * pixels / kTasks);
+    const int64_t block = std::min(kBlockPixels, s.B * pixels / kTasks);
     const int64_t together = as_it_lies ? 1 : std::clamp<int64_t>(block / pixels, 1, s.B);
     const int64_t row_bytes = s.Ci * ((s.Wo - 1) * s.stride + s.kw) * static_cast<int64_t>(sizeof(T));
     const int64_t cached = as_it_lies || row_bytes == 0 ? s.Ho : (kImageBytes / row_bytes - s.kh) / s.stride + 1;
@@ -155,7 +162,7 @@ struct Convolution {
                           s.stride);
     std::vector<Run> runs;
     const std::vector<Strip> strips = strips_of(runs, block, image);
-    Buffers<T> b{y, x + block.images.begin * s.Ci * s.Hi * s.Wi, bias, {}, nullptr, nullptr, 0, 0};
+    Buffers<T> b{y, x + block.images.begin * s.Ci * s.Hi * s.Wi, bias, {}, {}, nullptr, nullptr, 0, 0};
     int64_t longest = 0;
     for (const Filter<T>& f : filters) {
       b.offsets.push_back(offsets_of(f, image));
@@ -184,7 +191,7 @@ struct Convolution {
   }
 
   // Row v of each of the strips' positions.
-  void run_strips(const Buffers<T>& b, std::span<const Strip> strips, int64_t v) const {
+  void run_strips(Buffers<T>& b, std::span<const Strip> strips, int64_t v) const {
     const std::vector<int64_t>* offsets = b.offsets.data() + v * step;
     T* panel = b.panels;
     for (size_t i = 0; i < strips.size() && !in_place; ++i) {
@@ -193,13 +200,26 @@ struct Convolution {
     // Results that lie side by side can be added to, unless a row's last vector computes some of them again.
     const bool can_add = std::ranges::all_of(strips, &Strip::adjacent) && (!in_place || s.Wo % n == 0);
     const int64_t parts = can_add ? std::max<int64_t>(1, ceil_div(steps(filters[v * step]), kSteps)) : 1;
-    for (int64_t i = 0; i < parts * tiles; ++i) {
-      panel = b.panels;
-      for (const Strip& strip : strips) {
-        run_tile(b, strip, panel, i % tiles, v, parts, i / tiles);
-        panel += step * b.panel_size;
+    for (int64_t part = 0; part < parts; ++part) {
+      for (int64_t t = 0; t < tiles; ++t) {
+        b.factors.clear();
+        for (int64_t h = 0; h < step; ++h) b.factors.push_back(factor(v * step + h, t, parts, part));
+        const Part co(s.Co, tiles, t);
+        panel = b.panels;
+        for (const Strip& strip : strips) {
+          run_tile(b, strip, panel, co, v, part > 0);
+          panel += step * b.panel_size;
+        }
       }
     }
+  }
+
+  Factor<T> factor(int64_t filter, int64_t t, int64_t parts, int64_t part) const {
+    const int64_t count = steps(filters[filter]);
+    const Part k(count, parts, part);
+    return {plain != nullptr ? plain + Part(s.Co, tiles, t).begin * s.Ci + k.begin
+                             : filters[filter].packed + (t * count + k.begin) * kPanelRows<T>,
+            k.begin, k.size};
   }
 
   // What each step of the product reads, relative to a pixel's place in the source.
@@ -223,14 +243,15 @@ struct Convolution {
     strips.reserve(in_place ? ceil_div(total, strip_vectors) : ceil_div(total, room));
     for (int64_t done = 0; done < total;) {
       const size_t first = runs.size();
-      Strip strip{{}, 0, step == 1};
+      Strip strip{{}, 0, 0, step == 1};
       while (done < total && strip.cols < room) {
         const int64_t row = done / in_row, i = row / block.rows.size, r = row % block.rows.size;
         const int64_t column = in_place ? std::min((done - row * in_row) * n, s.Wo - n) : done - row * in_row;
         const int64_t size = in_place ? n : std::min(room - strip.cols, s.Wo - column);
         const int64_t from = as_it_lies ? done : (i * image.height + r * s.stride) * image.row_size + column;
         runs.push_back({from, strip.cols, size, block.images.begin + i, block.rows.begin + r, column});
-        strip.adjacent = strip.adjacent && place(runs.back(), 0) == place(runs[first], 0) + strip.cols;
+        if (strip.cols == 0) strip.place = place(runs.back(), 0);
+        strip.adjacent = strip.adjacent && place(runs.back(), 0) == strip.place + strip.cols;
         strip.cols += size;
         done += in_place ? 1 : size;
       }
@@ -257,33 +278,24 @@ struct Convolution {
     }
   }
 
-  // Tile t of the output channels, of row v of the strip's positions: `part` of `parts` of the products' steps, which
-  // are added to those before.
-  void run_tile(const Buffers<T>& b, const Strip& strip, const T* panel, int64_t t, int64_t v, int64_t parts,
-                int64_t part) const {
-    const Part co(s.Co, tiles, t);
+  // These output channels, of row v of the strip's positions; `add`: to what is there.
+  void run_tile(const Buffers<T>& b, const Strip& strip, const T* panel, Part co, int64_t v, bool add) const {
     cpu::Shifted<T> patches{};
     for (size_t r = 0; r < strip.runs.size() && in_place; ++r) patches.start[r] = b.x + strip.runs[r].from;
+    const T* const bias = b.bias != nullptr && !add ? b.bias + co.begin : nullptr;
     for (int64_t h = 0; h < step; ++h, panel += b.panel_size) {
-      T* to = strip.adjacent ? b.y + place(strip.runs[0], v) + co.begin * H * W : b.tile + h * tile_size;
+      T* to = strip.adjacent ? b.y + strip.place + co.begin * H * W : b.tile + h * tile_size;
       const int64_t to_step = strip.adjacent ? H * W : kStripCols<T>;
-      for (int64_t i = 0; b.bias != nullptr && part == 0 && i < co.size; ++i) {
-        std::fill_n(to + i * to_step, strip.cols, b.bias[co.begin + i]);
-      }
-      const int64_t filter = v * step + h, count = steps(filters[filter]);
-      const Part k(count, parts, part);
-      const T* weight = plain != nullptr ? plain + co.begin * s.Ci + k.begin
-                                         : filters[filter].packed + (t * count + k.begin) * kPanelRows<T>;
-      const bool add = b.bias != nullptr || part > 0;
+      const Factor<T>& f = b.factors[h];
       if (plain != nullptr) {
-        cpu::multiply_rows(to, to_step, weight, s.Ci, k.size, panel + k.begin * kPanelCols<T>, co.size, strip.cols,
-                           add);
+        cpu::multiply_rows(to, to_step, f.weight, s.Ci, f.steps, panel + f.begin * kPanelCols<T>, co.size, strip.cols,
+                           add, {nullptr, bias});
       } else if (in_place) {
-        patches.offset = b.offsets[filter].data() + k.begin;
-        cpu::multiply_strip(to, to_step, weight, k.size, patches, co.size, strip.cols, add);
+        patches.offset = b.offsets[v * step + h].data() + f.begin;
+        cpu::multiply_strip(to, to_step, f.weight, f.steps, patches, co.size, strip.cols, add, bias);
       } else {
-        cpu::multiply_tile(to, to_step, weight, {k.size, kPanelRows<T>}, panel + k.begin * kPanelCols<T>, co.size,
-                           strip.cols, add);
+        cpu::multiply_tile(to, to_step, f.weight, {f.steps, kPanelRows<T>}, panel + f.begin * kPanelCols<T>, co.size,
+                           strip.cols, add, {nullptr, bias});
       }
     }
     if (!strip.adjacent) store(b.y, b.tile, strip, co, v);

@@ -1,7 +1,7 @@
 // Matrix products. The result is cut into tiles and panels by its size alone, some of which are a task. Panels of B are
 // packed, once for all tasks where there are many rows; rows of A are read as they lie, or packed tile by tile where A
-// is transposed. A task runs the register tile along all of K in fixed chunks. So the order of summation, and with it
-// every bit, is the same for any number of threads.
+// is transposed, and moved together where they would crowd the cache. A task runs the register tile along all of K in
+// fixed chunks. So the order of summation, and with it every bit, is the same for any number of threads.
 #include <algorithm>
 #include <type_traits>
 
@@ -34,6 +34,8 @@ struct Product {
   int64_t M, N, K;
   bool trans_a, trans_b, accumulate;
 
+  static constexpr int64_t n = cpu::kRegisterLanes<T>;
+
   void run() const {
     if constexpr (std::is_same_v<T, float>) {
       if (cpu::amx_pays(M, N, K)) {
@@ -55,7 +57,7 @@ struct Product {
     const int64_t shares = std::min(panels, std::max(kTasks, ceil_div(panels * kPanelCols<T>, kBlockCols)));
     parallel_for(shares, [&](int64_t task) {
       const Part mine(panels, shares, task);
-      T* const packed = cpu::scratch<T>(cpu::Slot::task, packed_size(mine) + ceil_div(K, chunks()) * kPanelRows<T>);
+      T* const packed = cpu::scratch<T>(cpu::Slot::task, packed_size(mine) + left_size());
       for (int64_t i = 0; i < chunks() * mine.size; ++i) pack(packed, mine, i / mine.size, i % mine.size);
       multiply(packed, mine, Part(tiles, 1, 0), packed + packed_size(mine));
     });
@@ -69,7 +71,7 @@ struct Product {
     blocks += blocks % 2;  // a few tasks should share out evenly
     parallel_for(blocks, [&](int64_t task) {
       multiply(packed, panels, Part(tiles, blocks, task),
-               trans_a ? cpu::scratch<T>(cpu::Slot::task, ceil_div(K, chunks()) * kPanelRows<T>) : nullptr);
+               trans_a || crowded() ? cpu::scratch<T>(cpu::Slot::task, left_size()) : nullptr);
     });
   }
 
@@ -86,23 +88,31 @@ struct Product {
     }
   }
 
-  // These tiles times the packed panels; left has room for a packed tile of a transposed A.
+  // Whether the rows of a tile of A meet in one set of the first-level cache, which has 8 or 12 places.
+  bool crowded() const { return !trans_a && kTileRows > 8 && K * static_cast<int64_t>(sizeof(T)) % 4096 == 0; }
+  int64_t left_step() const { return (ceil_div(ceil_div(K, chunks()), n) + 1) * n; }  // between rows moved together
+  int64_t left_size() const { return std::max(ceil_div(K, chunks()) * kPanelRows<T>, kTileRows * left_step()); }
+
+  // These tiles times the packed panels; left has room for a tile of A, if it is transposed or crowded.
   void multiply(const T* packed, Part panels, Part tiles, T* left) const {
     for (int64_t i = 0; i < chunks(); ++i) {
       const Part k = chunk(i);
       const bool add = accumulate || i > 0;
       for (int64_t t = tiles.begin; t < tiles.begin + tiles.size; ++t) {
         const Part rows = rows_of(t);
-        if (trans_a) cpu::copy_rows(left, kPanelRows<T>, a + k.begin * M + rows.begin, M, k.size, rows.size);
+        const T* from = trans_a ? a + k.begin * M + rows.begin : a + rows.begin * K + k.begin;
+        if (trans_a) cpu::copy_rows(left, kPanelRows<T>, from, M, k.size, rows.size);
+        if (crowded()) cpu::copy_rows(left, left_step(), from, K, rows.size, k.size);
         for (int64_t p = 0; p < panels.size; ++p) {
           const int64_t j = (panels.begin + p) * kPanelCols<T>, cols = cols_of(panels.begin + p);
           const T* right = packed + (k.begin * panels.size + p * k.size) * kPanelCols<T>;
           const T* row = i == 0 && bias != nullptr ? bias + j : nullptr;
           T* to = c + rows.begin * N + j;
           if (trans_a) {
-            cpu::multiply_tile(to, N, left, {k.size, kPanelRows<T>}, right, rows.size, cols, add, row);
+            cpu::multiply_tile(to, N, left, {k.size, kPanelRows<T>}, right, rows.size, cols, add, {row});
           } else {
-            cpu::multiply_rows(to, N, a + rows.begin * K + k.begin, K, k.size, right, rows.size, cols, add, row);
+            cpu::multiply_rows(to, N, crowded() ? left : from, crowded() ? left_step() : K, k.size, right, rows.size,
+                               cols, add, {row});
           }
         }
       }

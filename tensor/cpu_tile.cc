@@ -83,7 +83,7 @@ struct Panel {
 // ... or Shifted.
 template <class T, class Left, class Right>
 using TileFunction = void (*)(T* c, int64_t ldc, const Left& left, const Right& right, int64_t cols, bool accumulate,
-                              const T* row);
+                              Bias<T> bias);
 
 template <int vectors, class V, class T>
 [[gnu::always_inline]] inline void add_products(V (&sum)[vectors], T x, const V (&right)[vectors]) {
@@ -91,16 +91,26 @@ template <int vectors, class V, class T>
   for (int v = 0; v < vectors; ++v) sum[v] += x * right[v];
 }
 
-template <class T, class Left, class Right, int rows, int vectors>
-void tile(T* c, int64_t ldc, const Left& left, const Right& from, int64_t cols, bool accumulate, const T* row) {
-  constexpr int n = kRegisterLanes<T>;
-  Right source = from;
+// f(row i of c, i) for all rows, one after the other: the empty asm keeps the compiler from computing all addresses
+// beforehand, more than there are registers.
+template <int rows, class T, class F>
+[[gnu::always_inline]] inline void for_rows(T* c, int64_t ldc, F f) {
 #pragma GCC unroll 16
-  for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) __builtin_prefetch(c + i * ldc + v * n, 1);
+  for (int i = 0; i < rows; ++i, c += ldc) {
+    asm("" : "+r"(c));
+    f(c, i);
   }
+}
+
+template <class T, class Left, class Right, int rows, int vectors>
+void tile(T* c, int64_t ldc, const Left& left, const Right& from, int64_t cols, bool accumulate, Bias<T> bias) {
+  constexpr int n = kRegisterLanes<T>, last = vectors - 1;
+  Right source = from;
   Register<T> sum[rows][vectors] = {};
+  for_rows<rows>(c, ldc, [&](T* to, int) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) __builtin_prefetch(to + v * n, 1);
+  });
   for (int64_t block = 0; block < left.blocks(); ++block) {
     for (int64_t r = 0; r < left.runs(); ++r) {
       auto cursor = left.template run<rows>(block, r);
@@ -116,20 +126,40 @@ void tile(T* c, int64_t ldc, const Left& left, const Right& from, int64_t cols, 
       }
     }
   }
-  // The last vector of a ragged tile by `lanes`, the others whole.
-  const auto finish = [&]<int v>(auto lanes) {
-    const Register<T> shift = row == nullptr ? Register<T>{} : load<T>(row + v * n, lanes);
+  // The last vector of each row by `lanes`, the others whole.
+  const auto finish = [&](auto lanes) {
+    const auto load_lanes = [&](const T* p, int v) {
+      return v < last ? load_register(p + v * n) : load<T>(p + v * n, lanes);
+    };
+    if (bias.column != nullptr) {
 #pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) {
-      T* to = c + i * ldc + v * n;
-      if (row != nullptr) sum[i][v] += shift;
-      store<T>(to, lanes, accumulate ? load<T>(to, lanes) + sum[i][v] : sum[i][v]);
+      for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) sum[i][v] += bias.column[i];
+      }
     }
+    if (bias.row != nullptr) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) {
+        const Register<T> shift = load_lanes(bias.row, v);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; ++i) sum[i][v] += shift;
+      }
+    }
+    if (accumulate) {
+      for_rows<rows>(c, ldc, [&](T* to, int i) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) sum[i][v] += load_lanes(to, v);
+      });
+    }
+    for_rows<rows>(c, ldc, [&](T* to, int i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < last; ++v) store_register(to + v * n, sum[i][v]);
+      store<T>(to + last * n, lanes, sum[i][last]);
+    });
   };
-  [&]<size_t... V>(std::index_sequence<V...>) { (finish.template operator()<V>(AllLanes<T>{}), ...); }
-  (std::make_index_sequence<vectors - 1>());
-  if (cols == vectors * n) finish.template operator()<vectors - 1>(AllLanes<T>{});
-  else finish.template operator()<vectors - 1>(cols - (vectors - 1) * n);
+  if (cols == vectors * n) finish(AllLanes<T>{});
+  else finish(cols - last * n);
 }
 
 // All heights from 1 on for one width in vectors.
@@ -145,9 +175,9 @@ constexpr auto all_tiles(std::index_sequence<V...>) {
 
 template <int vectors, int heights, class T, class Left, class Right>
 void multiply(T* c, int64_t ldc, const Left& left, const Right& right, int64_t rows, int64_t cols, bool accumulate,
-              const T* row) {
+              Bias<T> bias) {
   static constexpr auto tiles = all_tiles<T, Left, Right, heights>(std::make_index_sequence<vectors>());
-  tiles[ceil_div(cols, kRegisterLanes<T>) - 1][rows - 1](c, ldc, left, right, cols, accumulate, row);
+  tiles[ceil_div(cols, kRegisterLanes<T>) - 1][rows - 1](c, ldc, left, right, cols, accumulate, bias);
 }
 
 struct Buffer {
@@ -160,29 +190,29 @@ struct Buffer {
 
 template <class T>
 void multiply_tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t rows, int64_t cols,
-                   bool accumulate, const T* row) {
-  multiply<kPanelVectors, kTileRows>(c, ldc, Packed<T>{a, walk}, Panel<T>{b}, rows, cols, accumulate, row);
+                   bool accumulate, Bias<T> bias) {
+  multiply<kPanelVectors, kTileRows>(c, ldc, Packed<T>{a, walk}, Panel<T>{b}, rows, cols, accumulate, bias);
 }
 template <class T>
 void multiply_rows(T* c, int64_t ldc, const T* a, int64_t lda, int64_t steps, const T* b, int64_t rows, int64_t cols,
-                   bool accumulate, const T* row) {
-  multiply<kPanelVectors, kTileRows>(c, ldc, Rows<T>{a, steps, lda}, Panel<T>{b}, rows, cols, accumulate, row);
+                   bool accumulate, Bias<T> bias) {
+  multiply<kPanelVectors, kTileRows>(c, ldc, Rows<T>{a, steps, lda}, Panel<T>{b}, rows, cols, accumulate, bias);
 }
 template <class T>
 void multiply_strip(T* c, int64_t ldc, const T* a, int64_t steps, const Shifted<T>& b, int64_t rows, int64_t cols,
-                    bool accumulate) {
+                    bool accumulate, const T* column) {
   const Packed<T> left{a, {steps, kPanelRows<T>}};
   if (rows <= kStripRows) {
-    multiply<kStripVectors, kStripRows, T>(c, ldc, left, b, rows, cols, accumulate, nullptr);
+    multiply<kStripVectors, kStripRows, T>(c, ldc, left, b, rows, cols, accumulate, {nullptr, column});
   } else {
-    multiply<kPanelVectors, kTileRows, T>(c, ldc, left, b, rows, cols, accumulate, nullptr);
+    multiply<kPanelVectors, kTileRows, T>(c, ldc, left, b, rows, cols, accumulate, {nullptr, column});
   }
 }
 
-#define ADDP_INSTANTIATE(T)                                                                                    \
-  template void multiply_tile(T*, int64_t, const T*, const Walk&, const T*, int64_t, int64_t, bool, const T*); \
-  template void multiply_strip(T*, int64_t, const T*, int64_t, const Shifted<T>&, int64_t, int64_t, bool);     \
-  template void multiply_rows(T*, int64_t, const T*, int64_t, int64_t, const T*, int64_t, int64_t, bool, const T*);
+#define ADDP_INSTANTIATE(T)                                                                                          \
+  template void multiply_tile(T*, int64_t, const T*, const Walk&, const T*, int64_t, int64_t, bool, Bias<T>);        \
+  template void multiply_strip(T*, int64_t, const T*, int64_t, const Shifted<T>&, int64_t, int64_t, bool, const T*); \
+  template void multiply_rows(T*, int64_t, const T*, int64_t, int64_t, const T*, int64_t, int64_t, bool, Bias<T>);
 ADDP_INSTANTIATE(float)
 ADDP_INSTANTIATE(double)
 #undef ADDP_INSTANTIATE

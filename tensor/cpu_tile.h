@@ -72,17 +72,23 @@ struct Walk {
   int64_t blocks = 1, a_block = 0;
 };
 
+// What a tile adds to the product: a row [cols] to each of its rows, a column [rows] to each of its columns; or null.
+template <class T>
+struct Bias {
+  const T *row = nullptr, *column = nullptr;
+};
+
 // c[i, j] = sum over steps s of a[s, i] * b[s, j], or += when accumulate, for i < rows <= kTileRows and
 // j < cols <= kPanelCols. a: the rows of a step are adjacent; b: [steps, kPanelCols], of which only the first vectors
-// that hold cols columns are read; c: row stride ldc. `row` [cols], where given, is added to each row of c.
+// that hold cols columns are read; c: row stride ldc.
 template <class T>
 void multiply_tile(T* c, int64_t ldc, const T* a, const Walk& walk, const T* b, int64_t rows, int64_t cols,
-                   bool accumulate, const T* row = nullptr);
+                   bool accumulate, Bias<T> bias = {});
 
 // The same with rows of a as they lie in a matrix: entry (s, i) is a[i * lda + s].
 template <class T>
 void multiply_rows(T* c, int64_t ldc, const T* a, int64_t lda, int64_t steps, const T* b, int64_t rows, int64_t cols,
-                   bool accumulate, const T* row = nullptr);
+                   bool accumulate, Bias<T> bias = {});
 
 // A right operand that is not packed: columns [v n, (v + 1) n), n = kRegisterLanes, of step s lie at start[v] +
 // offset[s].
@@ -102,7 +108,7 @@ struct Shifted {
 // where rows <= kStripRows.
 template <class T>
 void multiply_strip(T* c, int64_t ldc, const T* a, int64_t steps, const Shifted<T>& b, int64_t rows, int64_t cols,
-                    bool accumulate);
+                    bool accumulate, const T* column = nullptr);
 
 // Per-thread scratch of at least n elements, aligned to cache lines; valid until this thread asks for the same slot
 // again. A task uses Slot::task; what a kernel prepares for all of its tasks lives in Slot::shared of its caller.

@@ -104,7 +104,10 @@ TEST_CASE("matmul: sizes around every block and tail, against the definition") {
                                                                    {113, 65, 48},
                                                                    {240, 31, 37},
                                                                    {40, 530, 9},
-                                                                   {14, 32, 1025}}) {
+                                                                   {14, 32, 1025},
+                                                                   // rows of A a multiple of 4 KiB apart
+                                                                   {31, 70, 1024},
+                                                                   {240, 33, 1024}}) {
     for (int trans = 0; trans < 4; ++trans) {
       const bool ta = trans & 1, tb = trans & 2;
       INFO(M, " ", N, " ", K, " ", trans);

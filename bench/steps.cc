@@ -24,19 +24,19 @@ namespace {
 constexpr double kRate = 1e-4;
 constexpr int64_t kProbeImages = 10000, kProbeSteps = 100, kProbeBatch = 256;
 
-// All that the steps of one preset share. Frozen networks record nothing.
+// What a step works on: those networks of a preset that it needs, and its inputs. Frozen networks record nothing.
 struct Workshop {
-  Workshop(const Config& sizes, int64_t batch) : config(sizes), B(batch) {
+  Workshop(const std::string& step, const Config& sizes, int64_t batch) : config(sizes), B(batch) {
     config.predictor.dropout = config.model.dropout = 0;
     config.sampler.top_p = 1;
     const Rng rng(1);
     vqgan.emplace(config.vqgan, Options());
-    predictor.emplace(config, Options());
-    model.emplace(config, Options());
+    if (step == "predictor" || step == "transformer" || step == "addp") predictor.emplace(config, Options());
+    if (step == "addp" || step == "sample") model.emplace(config, Options());
     initialize(*vqgan, rng.fork("vqgan"));
     init_normal(vqgan->quantizer.embedding.weight, 0, 1, rng.fork("codebook"));
-    initialize(*predictor, rng.fork("predictor"));
-    initialize(*model, rng.fork("addp"));
+    if (predictor) initialize(*predictor, rng.fork("predictor"));
+    if (model) initialize(*model, rng.fork("addp"));
     const int64_t L = config.tokens(), S = config.image_size;
     image = affine(Var(bench_input({B, 3, S, S}, 3)), 0.5, 0.5).value();
     Rng draws = rng.fork("masks");
@@ -54,8 +54,8 @@ struct Workshop {
   void write(const std::string& folder) {
     std::filesystem::create_directories(folder);
     write_safetensors(folder + "/vqgan.safetensors", state_dict(*vqgan));
-    write_safetensors(folder + "/predictor.safetensors", state_dict(*predictor));
-    write_safetensors(folder + "/addp.safetensors", state_dict(*model));
+    if (predictor) write_safetensors(folder + "/predictor.safetensors", state_dict(*predictor));
+    if (model) write_safetensors(folder + "/addp.safetensors", state_dict(*model));
     StateDict inputs = {{"image", image},
                         {"mask_t", nested.mask_t},
                         {"mask_t_next", nested.mask_t_next},
@@ -184,9 +184,9 @@ Step probe_step(const std::shared_ptr<Workshop>& w) {
 }
 
 template <class Module>
-int64_t bytes_of(Module& module) {
+int64_t bytes_of(std::optional<Module>& module) {
   int64_t sum = 0;
-  for (const auto& [name, tensor] : state_dict(module)) sum += tensor.bytes();
+  for (const auto& [name, tensor] : module ? state_dict(*module) : StateDict()) sum += tensor.bytes();
   return sum;
 }
 
@@ -205,17 +205,17 @@ Config step_config(const std::string& preset_name, const std::vector<std::string
 }
 
 BenchCase make_step_case(const std::string& step, const Config& config, int64_t batch, const std::string& folder) {
-  const auto w = std::make_shared<Workshop>(config, batch);
+  const auto w = std::make_shared<Workshop>(step, config, batch);
   if (!folder.empty()) w->write(folder);
-  const int64_t vqgan = bytes_of(*w->vqgan), predictor = bytes_of(*w->predictor), model = bytes_of(*w->model);
+  const int64_t vqgan = bytes_of(w->vqgan), predictor = bytes_of(w->predictor), model = bytes_of(w->model);
   BenchCase c;
   c.held.batch = w->image.bytes();
   if (step == "vqgan" || step == "vqgan_gan") {
     c.run = vqgan_step(w, step == "vqgan_gan", folder);
-    c.held.weights = vqgan, c.held.frozen = predictor + model;
+    c.held.weights = vqgan;
   } else {
     set_trainable(*w->vqgan, false);
-    if (step == "addp" || step == "sample") set_trainable(*w->predictor, false);
+    if (step == "addp") set_trainable(*w->predictor, false);
     c.held.weights = step == "addp" ? model : predictor;
     c.held.frozen = vqgan + predictor + model - c.held.weights;
     if (step == "predictor") c.run = predictor_step(w);

@@ -20,10 +20,11 @@
 namespace addp {
 namespace {
 
-constexpr int64_t kLarge = int64_t{64} << 10;  // from here on blocks are cut from chunks,
-constexpr int64_t kPage = 4096;                // in multiples of this
-constexpr int64_t kHuge = int64_t{2} << 20;    // alignment of chunks, for huge pages
-constexpr int64_t kChunk = int64_t{64} << 20;  // size of a chunk, at least; pages count when they are touched
+constexpr int64_t kLarge = int64_t{64} << 10;    // from here on blocks are cut from the arena,
+constexpr int64_t kPage = 4096;                  // in multiples of this,
+constexpr int64_t kHuge = int64_t{2} << 20;      // which begins where huge pages do
+constexpr int64_t kChunk = int64_t{64} << 20;    // and grows by this at least; pages count when they are touched.
+constexpr int64_t kReserve = int64_t{64} << 30;  // addresses that are reserved at a time, where there are as many
 
 int64_t block_size(int64_t bytes) {
   if (bytes >= kLarge) return (bytes + kPage - 1) / kPage * kPage;
@@ -32,10 +33,10 @@ int64_t block_size(int64_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-// Free ranges of the chunks, which are never merged across chunks.
-class Chunks {
+// Disjoint ranges of addresses. Those that touch grow together.
+class Ranges {
  public:
-  // Null when no free range is large enough.
+  // The first `size` bytes of the smallest range that has them, of equals the lowest; null when none has.
   char* take(int64_t size) {
     const auto found = by_size_.lower_bound({size, nullptr});
     if (found == by_size_.end()) return nullptr;
@@ -46,14 +47,14 @@ class Chunks {
   }
 
   void give(char* begin, int64_t size) {
-    const auto after = by_address_.lower_bound(begin);
-    if (after != by_address_.end() && after->first == begin + size && !chunks_.count(after->first)) {
+    const auto after = by_address_.find(begin + size);
+    if (after != by_address_.end()) {
       const int64_t more = after->second;
       erase(begin + size, more);
       size += more;
     }
     const auto next = by_address_.lower_bound(begin);
-    if (next != by_address_.begin() && !chunks_.count(begin)) {
+    if (next != by_address_.begin()) {
       const auto [before, before_size] = *std::prev(next);
       if (before + before_size == begin) {
         erase(before, before_size);
@@ -64,36 +65,10 @@ class Chunks {
     insert(begin, size);
   }
 
-  // Room for a block of `size`, if the operating system has it. Returns the size of the new chunk, or 0.
-  int64_t grow(int64_t size) {
-    for (int64_t chunk : {std::max(size, kChunk), size}) {
-      chunk = (chunk + kHuge - 1) / kHuge * kHuge;
-      auto* begin = static_cast<char*>(std::aligned_alloc(kHuge, static_cast<size_t>(chunk)));
-      if (begin == nullptr) continue;
-      madvise(begin, static_cast<size_t>(chunk), MADV_HUGEPAGE);
-      chunks_[begin] = chunk;
-      insert(begin, chunk);
-      return chunk;
-    }
-    return 0;
-  }
-
-  // Frees the chunks that are wholly free. Returns their size.
-  int64_t release() {
-    int64_t freed = 0;
-    for (auto chunk = chunks_.begin(); chunk != chunks_.end();) {
-      const auto [begin, size] = *chunk;
-      const auto range = by_address_.find(begin);
-      if (range == by_address_.end() || range->second != size) {
-        ++chunk;
-        continue;
-      }
-      erase(begin, size);
-      std::free(begin);
-      freed += size;
-      chunk = chunks_.erase(chunk);
-    }
-    return freed;
+  // All of them, which are gone then.
+  std::map<char*, int64_t> take_all() {
+    by_size_.clear();
+    return std::exchange(by_address_, {});
   }
 
  private:
@@ -106,14 +81,66 @@ class Chunks {
     by_size_.erase({size, begin});
   }
 
-  std::map<char*, int64_t> chunks_, by_address_;
+  std::map<char*, int64_t> by_address_;
   std::set<std::pair<int64_t, char*>> by_size_;
+};
+
+// Large blocks, in reserved addresses that become memory from the lowest on. So all of it is one range once all blocks
+// are free, and nothing is lost between pieces.
+class Arena {
+ public:
+  // Null when no free range is large enough.
+  char* take(int64_t size) { return free_.take(size); }
+  void give(char* begin, int64_t size) { free_.give(begin, size); }
+
+  // Room for a block of `size`, if the operating system has it. Returns how many bytes were taken, or 0.
+  int64_t grow(int64_t size) {
+    for (int64_t chunk : {std::max(size, kChunk), size}) {
+      chunk = (chunk + kHuge - 1) / kHuge * kHuge;
+      char* begin = unused_.take(chunk);
+      if (begin == nullptr && reserve(chunk)) begin = unused_.take(chunk);
+      if (begin == nullptr) continue;
+      if (mprotect(begin, static_cast<size_t>(chunk), PROT_READ | PROT_WRITE) == 0) {
+        free_.give(begin, chunk);
+        return chunk;
+      }
+      unused_.give(begin, chunk);
+    }
+    return 0;
+  }
+
+  // Gives the memory of all free ranges back. Returns their size.
+  int64_t release() {
+    int64_t freed = 0;
+    for (const auto& [begin, size] : free_.take_all()) {
+      madvise(begin, static_cast<size_t>(size), MADV_DONTNEED);
+      unused_.give(begin, size);
+      freed += size;
+    }
+    return freed;
+  }
+
+ private:
+  // Addresses without memory, `least` bytes or as many more as there are; false when there are not.
+  bool reserve(int64_t least) {
+    for (int64_t size = std::max(kReserve, least + kHuge); size >= least + kHuge; size /= 2) {
+      void* begin = mmap(nullptr, static_cast<size_t>(size), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (begin == MAP_FAILED) continue;
+      madvise(begin, static_cast<size_t>(size), MADV_HUGEPAGE);
+      const int64_t skip = (kHuge - reinterpret_cast<intptr_t>(begin) % kHuge) % kHuge;
+      unused_.give(static_cast<char*>(begin) + skip, size - skip);
+      return true;
+    }
+    return false;
+  }
+
+  Ranges free_, unused_;
 };
 
 struct Pool {
   std::mutex mutex;
   std::map<int64_t, std::vector<void*>> small;  // freed, by size
-  Chunks large;
+  Arena large;
   MemoryStatistics statistics;
 };
 

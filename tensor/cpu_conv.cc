@@ -4,8 +4,8 @@
 //                     that copy; where rows are shorter than a vector, they are packed into a panel first.
 //   gradient of data  each of the stride x stride phases of dx is a stride-1 convolution of dy with the flipped weights
 //                     of those taps that reach it. A task computes all of them and interleaves the results.
-// 3x3 convolutions of stride 1 with many channels go to cpu_winograd.cc instead; gradients of weights are in
-// cpu_conv_weight.cc.
+// 3x3 convolutions of stride 1 and 4x4 of stride 2 with many channels go to cpu_winograd.cc instead; gradients of
+// weights are in cpu_conv_weight.cc.
 #include <algorithm>
 #include <span>
 #include <vector>
@@ -357,6 +357,7 @@ template <class T>
 void conv2d_fwd(Cpu, T* y, const T* x, const T* weight, const T* bias, const ConvShape& s) {
   const int64_t taps = s.kh * s.kw;
   if (cpu::winograd_pays<T>(s)) return cpu::winograd(y, x, weight, s.Ci * taps, taps, false, bias, s);
+  if (cpu::winograd_halving_pays<T>(s)) return cpu::winograd_halving(y, x, weight, bias, s);
   Convolution<T> convolution{s, 1, s.Ho, s.Wo};
   for (int64_t tap = 0; tap < taps; ++tap) convolution.filters[0].taps.push_back({tap / s.kw, tap % s.kw, tap});
   convolution.pack(weight, s.Ci * taps, taps);
@@ -373,6 +374,7 @@ void conv2d_bwd_data(Cpu, T* dx, const T* dy, const T* weight, const ConvShape& 
   if (s.stride == 1 && cpu::winograd_pays<T>(reverse)) {
     return cpu::winograd<T>(dx, dy, weight, s.kh * s.kw, s.Ci * s.kh * s.kw, true, nullptr, reverse);
   }
+  if (cpu::winograd_halving_pays<T>(s)) return cpu::winograd_halving_bwd_data(dx, dy, weight, s);
   const Axis vertical(s.stride, s.kh, s.pad_top), horizontal(s.stride, s.kw, s.pad_left);
   const ConvShape t{s.B,
                     s.Co,

@@ -1,7 +1,7 @@
 // Gradient of the weights of a convolution: per image, or band of its rows where images are few, dy and x are
 // transposed to channels-last; a shifted view of x is then a packed operand as it stands. A fixed number of partial
-// sums over images and bands are added in order. 3x3 convolutions of stride 1 with many channels go to
-// cpu_winograd_bwd.cc instead.
+// sums over images and bands are added in order. 3x3 convolutions of stride 1 and 4x4 of stride 2 with many
+// channels go to cpu_winograd_bwd.cc instead.
 #include <algorithm>
 
 #include "tensor/cpu_padded_images.h"
@@ -179,6 +179,7 @@ void pointwise_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& 
 template <class T>
 void conv2d_bwd_weight(Cpu, T* dweight, const T* dy, const T* x, const ConvShape& s) {
   if (cpu::winograd_pays<T>(s)) return cpu::winograd_bwd_weight(dweight, dy, x, s);
+  if (cpu::winograd_halving_pays<T>(s)) return cpu::winograd_halving_bwd_weight(dweight, dy, x, s);
   if (pointwise(s) && s.Ci * s.Co >= kSplitOutputs) return pointwise_bwd_weight(dweight, dy, x, s);
   const ConvShape exchanged{s.B,  s.Co, s.Ho, s.Wo, s.Ci, s.kh, s.kw, 1, s.kh - 1 - s.pad_top, s.kw - 1 - s.pad_left,
                             s.Hi, s.Wi};

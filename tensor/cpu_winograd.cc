@@ -70,13 +70,13 @@ void collect(T* to, int64_t count, const T* planes, int64_t plane_size) {
 }
 
 // G g G' of all kernels, packed for the register tile: [frequency, tile of rows, Ci, kPanelRows].
-template <class T>
+template <class T, int taps>
 struct TransformedWeight {
   T* data;
   int64_t rows, channels, tiles;
 
   TransformedWeight(int64_t rows, int64_t channels) : rows(rows), channels(channels), tiles(ceil_div(rows, kTileRows)) {
-    data = scratch<T>(Slot::shared, kFrequencies * tiles * channels * kPanelRows<T>);
+    data = scratch<T>(Slot::shared, kFrequencies<taps> * tiles * channels * kPanelRows<T>);
   }
   Part tile(int64_t t) const { return Part(rows, tiles, t); }
   T* at(int64_t frequency, int64_t t) const { return data + (frequency * tiles + t) * channels * kPanelRows<T>; }
@@ -84,9 +84,9 @@ struct TransformedWeight {
   void fill(const T* weight, int64_t row_step, int64_t channel_step, bool flipped) const {
     parallel_for(tiles * ceil_div(channels, 32), [&](int64_t task) {
       const int64_t t = task % tiles, begin = task / tiles * 32, end = std::min(channels, begin + 32);
-      transform_weight(at(0, t) + begin * kPanelRows<T>, at(1, t) - at(0, t),
-                       weight + tile(t).begin * row_step + begin * channel_step, row_step, channel_step, flipped,
-                       tile(t).size, end - begin);
+      transform_weight<taps>(at(0, t) + begin * kPanelRows<T>, at(1, t) - at(0, t),
+                             weight + tile(t).begin * row_step + begin * channel_step, row_step, channel_step, flipped,
+                             tile(t).size, end - begin);
     });
   }
 };
@@ -108,7 +108,7 @@ struct Tiling {
 };
 
 // What a task of the forward pass reads and writes when a lane is a tile: rows of tiles of some images.
-template <class T>
+template <class T, int taps>
 struct TileLanes {
   static constexpr int64_t n = kRegisterLanes<T>;
 
@@ -144,11 +144,11 @@ struct TileLanes {
       for (int64_t q = 0; q < places; q += n) {
         T* to = patches + (q / kPanelCols<T> * s.Ci + c) * kPanelCols<T> + q % kPanelCols<T>;
         const int64_t apart = frequency_step<T>(panels * s.Ci * kPanelCols<T>);
-        transform<InputTransform, Register<T>>(
+        transform<InputTransform<taps>, Register<T>>(
             [&](int r, int k) {
               return load_register(planes + (r % 4 * 4 + k % 4) * plane_size + q + r / 4 * part + k / 4);
             },
-            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn + j) * apart, v); });
+            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn<taps> + j) * apart, v); });
       }
     }
   }
@@ -157,8 +157,8 @@ struct TileLanes {
   void transform_output(T* y, int64_t channel, const T* m, int64_t frequency_step, T bias, T* planes) const {
     const Register<T> shift = bias - Register<T>{};
     for (int64_t q = 0; q < places; q += n) {
-      transform<OutputTransform, Register<T>>(
-          [&](int i, int j) { return load_register(m + (i * kIn + j) * frequency_step + q); },
+      transform<OutputTransform<taps>, Register<T>>(
+          [&](int i, int j) { return load_register(m + (i * kIn<taps> + j) * frequency_step + q); },
           [&](int i, int j, Register<T> v) { store_register(planes + (4 * i + j) * plane_size + q, v + shift); });
     }
     for (int64_t b = 0; b < images.size; ++b) {
@@ -173,8 +173,15 @@ struct TileLanes {
   }
 };
 
-// The same when a lane is an image: rows of tiles of up to n images, place = tile * n + image.
+// Whether vectors of images pay: nearly full, and a row of tiles is not too much for a task.
 template <class T>
+bool images_fill_vectors(const ConvShape& s) {
+  constexpr int64_t n = kRegisterLanes<T>;
+  return ceil_div(s.B, n) * n * 4 <= 5 * s.B && ceil_div(s.Wo, kOut) * n <= kImageColumns;
+}
+
+// The same when a lane is an image: rows of tiles of up to n images, place = tile * n + image.
+template <class T, int taps>
 struct ImageLanes {
   static constexpr int64_t n = kRegisterLanes<T>;
 
@@ -182,12 +189,7 @@ struct ImageLanes {
   Part images, rows;  // rows of tiles
   int64_t width = ceil_div(s.Wo, kOut), places = rows.size * width * n;
   int64_t panels = ceil_div(places, kPanelCols<T>);
-  int64_t rows_in = kOut * rows.size + 2, width_in = kOut * width + 2;
-
-  // Whether vectors of images pay: nearly full, and a row of tiles is not too much for a task.
-  static bool fits(const ConvShape& s) {
-    return ceil_div(s.B, n) * n * 4 <= 5 * s.B && ceil_div(s.Wo, kOut) * n <= kImageColumns;
-  }
+  int64_t rows_in = kOut * rows.size + taps - 1, width_in = kOut * width + taps - 1;
   int64_t room() const { return rows_in * width_in * n; }
 
   // patches [frequency, panel, Ci, kPanelCols] = B' d B.
@@ -199,9 +201,9 @@ struct ImageLanes {
       for (int64_t tile = 0; tile < rows.size * width; ++tile) {
         const T* from = padded + (tile / width * width_in + tile % width) * kOut * n;
         T* to = patches + (tile * n / kPanelCols<T> * s.Ci + c) * kPanelCols<T> + tile * n % kPanelCols<T>;
-        transform<InputTransform, Register<T>>(
+        transform<InputTransform<taps>, Register<T>>(
             [&](int r, int k) { return load_register(from + (r * width_in + k) * n); },
-            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn + j) * apart, v); });
+            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn<taps> + j) * apart, v); });
       }
     }
   }
@@ -211,8 +213,8 @@ struct ImageLanes {
     const Register<T> shift = bias - Register<T>{};
     for (int64_t tile = 0; tile < rows.size * width; ++tile) {
       T* to = pixels + (tile / width * kOut * width + tile % width) * kOut * n;
-      transform<OutputTransform, Register<T>>(
-          [&](int i, int j) { return load_register(m + (i * kIn + j) * frequency_step + tile * n); },
+      transform<OutputTransform<taps>, Register<T>>(
+          [&](int i, int j) { return load_register(m + (i * kIn<taps> + j) * frequency_step + tile * n); },
           [&](int i, int j, Register<T> v) { store_register(to + (i * kOut * width + j) * n, v + shift); });
     }
     const int64_t first = kOut * rows.begin;
@@ -272,18 +274,18 @@ struct ImageLanes {
 };
 
 // A task: these tiles of the output channels of a block.
-template <class T, class Block>
-void run(const Block& block, T* y, const T* x, const TransformedWeight<T>& weight, const T* bias, Part tiles) {
+template <int taps, class T, class Block>
+void run(const Block& block, T* y, const T* x, const TransformedWeight<T, taps>& weight, const T* bias, Part tiles) {
   const int64_t Ci = weight.channels, columns = block.panels * kPanelCols<T>;
-  const int64_t step = frequency_step<T>(columns * Ci), patch_size = kFrequencies * step;
-  const int64_t product_size = kFrequencies * kTileRows * columns;
+  const int64_t step = frequency_step<T>(columns * Ci), patch_size = kFrequencies<taps> * step;
+  const int64_t product_size = kFrequencies<taps> * kTileRows * columns;
   T* patches = scratch<T>(Slot::task, patch_size + product_size + block.room());
   T* product = patches + patch_size;
   T* room = product + product_size;
   block.transform_input(patches, x, room);
   for (int64_t t = tiles.begin; t < tiles.begin + tiles.size; ++t) {
     const Part co = weight.tile(t);
-    for (int64_t f = 0; f < kFrequencies; ++f) {
+    for (int64_t f = 0; f < kFrequencies<taps>; ++f) {
       for (int64_t p = 0; p < block.panels; ++p) {
         multiply_tile(product + f * kTileRows * columns + p * kPanelCols<T>, columns, weight.at(f, t),
                       {Ci, kPanelRows<T>}, patches + f * step + p * Ci * kPanelCols<T>, co.size,
@@ -297,29 +299,25 @@ void run(const Block& block, T* y, const T* x, const TransformedWeight<T>& weigh
   }
 }
 
-}  // namespace
-
+// Whether vectors of images or of tiles are well filled.
 template <class T>
-bool winograd_pays(const ConvShape& s) {
+bool fills_vectors(const ConvShape& s) {
   const int64_t covered = ceil_div(s.Ho, kOut) * ceil_div(s.Wo, kOut) * kOut * kOut;  // pixels of whole tiles
-  if (few_tiles(s)) return true;
-  return s.kh == 3 && s.kw == 3 && s.stride == 1 && std::min(s.Ci, s.Co) >= kMinChannels &&
-         std::max(s.Ci, s.Co) <= kMaxChannels && s.B * s.Ho * s.Wo >= kMinPixels &&
-         (std::min(s.Ho, s.Wo) >= kMinSide || (ImageLanes<T>::fits(s) && 2 * covered <= 3 * s.Ho * s.Wo));
+  return s.B * s.Ho * s.Wo >= kMinPixels &&
+         (std::min(s.Ho, s.Wo) >= kMinSide || (images_fill_vectors<T>(s) && 2 * covered <= 3 * s.Ho * s.Wo));
 }
 
-template <class T>
-void winograd(T* y, const T* x, const T* weight, int64_t row_step, int64_t channel_step, bool flipped, const T* bias,
+template <int taps, class T>
+void convolve(T* y, const T* x, const T* weight, int64_t row_step, int64_t channel_step, bool flipped, const T* bias,
               const ConvShape& s) {
-  if (few_tiles(s)) return winograd_few(y, x, weight, row_step, channel_step, flipped, bias, s);
-  const TransformedWeight<T> transformed(s.Co, s.Ci);
+  const TransformedWeight<T, taps> transformed(s.Co, s.Ci);
   transformed.fill(weight, row_step, channel_step, flipped);
-  if (ImageLanes<T>::fits(s)) {
+  if (images_fill_vectors<T>(s)) {
     const int64_t height = ceil_div(s.Ho, kOut), row = ceil_div(s.Wo, kOut) * kRegisterLanes<T>;
     const int64_t groups = ceil_div(s.B, kRegisterLanes<T>);
     const int64_t bands = std::max(ceil_div(height, kImageColumns / row), std::min(height, ceil_div(4, groups)));
     parallel_for(groups * bands, [&](int64_t task) {
-      const ImageLanes<T> block{s, Part(s.B, groups, task / bands), Part(height, bands, task % bands)};
+      const ImageLanes<T, taps> block{s, Part(s.B, groups, task / bands), Part(height, bands, task % bands)};
       run(block, y, x, transformed, bias, Part(transformed.tiles, 1, 0));
     });
     return;
@@ -329,14 +327,39 @@ void winograd(T* y, const T* x, const T* weight, int64_t row_step, int64_t chann
   const int64_t shares = parts >= 8 ? 1 : std::min(ceil_div(8, parts), ceil_div(transformed.tiles, 4));
   parallel_for(parts * shares, [&](int64_t task) {
     const int64_t part = task / shares;
-    const TileLanes<T> block{s, tiling, Part(s.B, tiling.groups, part / tiling.bands),
-                             Part(tiling.height, tiling.bands, part % tiling.bands)};
+    const TileLanes<T, taps> block{s, tiling, Part(s.B, tiling.groups, part / tiling.bands),
+                                   Part(tiling.height, tiling.bands, part % tiling.bands)};
     run(block, y, x, transformed, bias, Part(transformed.tiles, shares, task % shares));
   });
 }
 
-#define ADDP_INSTANTIATE(T)                         \
-  template bool winograd_pays<T>(const ConvShape&); \
+}  // namespace
+
+template <class T>
+bool winograd_pays(const ConvShape& s) {
+  if (few_tiles(s)) return true;
+  return s.kh == 3 && s.kw == 3 && s.stride == 1 && std::min(s.Ci, s.Co) >= kMinChannels &&
+         std::max(s.Ci, s.Co) <= kMaxChannels && fills_vectors<T>(s);
+}
+
+template <class T>
+void winograd(T* y, const T* x, const T* weight, int64_t row_step, int64_t channel_step, bool flipped, const T* bias,
+              const ConvShape& s) {
+  if (few_tiles(s)) return winograd_few(y, x, weight, row_step, channel_step, flipped, bias, s);
+  if (s.kh == 2) return convolve<2>(y, x, weight, row_step, channel_step, flipped, bias, s);
+  convolve<3>(y, x, weight, row_step, channel_step, flipped, bias, s);
+}
+
+template <class T>
+bool winograd_halving_pays(const ConvShape& s) {
+  const auto small = [](int64_t pad) { return pad >= 0 && pad <= 2; };
+  return s.kh == 4 && s.kw == 4 && s.stride == 2 && small(s.pad_top) && small(s.pad_left) &&
+         std::min(s.Ci, s.Co) >= kMinChannels && std::max(s.Ci, s.Co) <= kMaxChannels && fills_vectors<T>(s);
+}
+
+#define ADDP_INSTANTIATE(T)                                 \
+  template bool winograd_pays<T>(const ConvShape&);         \
+  template bool winograd_halving_pays<T>(const ConvShape&); \
   template void winograd(T*, const T*, const T*, int64_t, int64_t, bool, const T*, const ConvShape&);
 ADDP_INSTANTIATE(float)
 ADDP_INSTANTIATE(double)

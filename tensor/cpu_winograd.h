@@ -1,6 +1,7 @@
-// Winograd's minimal filtering for 3x3 convolutions of stride 1 (Lavin and Gray 2016, F(4x4, 3x3)): a tile of 4 x 4
-// outputs costs 36 multiplications a pair of channels instead of 144. Rounding errors are somewhat larger than those
-// of the plain sum. cpu_conv.cc decides by winograd_pays, from the sizes alone.
+// Winograd's minimal filtering (Lavin and Gray 2016). 3x3 convolutions of stride 1, F(4x4, 3x3): a tile of 4 x 4
+// outputs costs 36 multiplications a pair of channels instead of 144. 4x4 convolutions of stride 2 are 2x2 convolutions
+// of the four images of every second pixel, F(4x4, 2x2): 100 instead of 256. Rounding errors are somewhat larger than
+// those of the plain sum. cpu_conv.cc decides by winograd_pays and winograd_halving_pays, from the sizes alone.
 #pragma once
 #include <cstdint>
 
@@ -14,13 +15,13 @@ using kernel::ConvShape;
 template <class T>
 bool winograd_pays(const ConvShape& s);
 
-// y = conv(x, weight) + bias, bias [Co] or null. Entry (co, ci, ky, kx) of the weight lies at
-// co * row_step + ci * channel_step + 3 ky + kx, or with `flipped` at ... + 8 - 3 ky - kx.
+// y = conv(x, weight) + bias, bias [Co] or null, for kernels of 3x3 or 2x2 (stride 1). Entry (co, ci, ky, kx) of the
+// weight lies at co * row_step + ci * channel_step + kw ky + kx, or with `flipped` in reversed order.
 template <class T>
 void winograd(T* y, const T* x, const T* weight, int64_t row_step, int64_t channel_step, bool flipped, const T* bias,
               const ConvShape& s);
 
-// dweight [Co, Ci, 3, 3], overwritten.
+// dweight [Co, Ci, kh, kw], overwritten.
 template <class T>
 void winograd_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s);
 
@@ -31,5 +32,15 @@ void winograd_few(T* y, const T* x, const T* weight, int64_t row_step, int64_t c
                   const T* bias, const ConvShape& s);
 template <class T>
 void winograd_few_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s);
+
+// 4x4, stride 2 (cpu_winograd_halving.cc): the saving outweighs transforms and rearranging; the same three kernels.
+template <class T>
+bool winograd_halving_pays(const ConvShape& s);
+template <class T>
+void winograd_halving(T* y, const T* x, const T* weight, const T* bias, const ConvShape& s);
+template <class T>
+void winograd_halving_bwd_data(T* dx, const T* dy, const T* weight, const ConvShape& s);
+template <class T>
+void winograd_halving_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s);
 
 }  // namespace addp::cpu

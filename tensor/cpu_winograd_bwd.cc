@@ -19,7 +19,7 @@ struct Band {
 };
 
 // Adds to sum [frequency, Ci, channels_out] what some rows of tiles contribute.
-template <class T>
+template <class T, int taps>
 struct WeightGradient {
   static constexpr int64_t n = kRegisterLanes<T>;
 
@@ -28,22 +28,23 @@ struct WeightGradient {
   int64_t together = ceil_div(kTilesPerProduct, width);                 // rows of tiles a product
   int64_t channels_in = ceil_div(s.Ci, n) * n, panels = ceil_div(s.Co, kPanelCols<T>);
   int64_t channels_out = panels * kPanelCols<T>;
-  int64_t width_in = kOut * width + 2, width_out = kOut * width;
+  int64_t width_in = kOut * width + taps - 1, width_out = kOut * width;
 
-  int64_t size() const { return kFrequencies * s.Ci * channels_out; }  // of a sum
+  int64_t size() const { return kFrequencies<taps> * s.Ci * channels_out; }  // of a sum
   int64_t partials() const {
     return std::min(ceil_div(s.B * height, together), std::clamp(kPartialsSize / size(), kMinPartials, kMaxPartials));
   }
   // From one frequency to the next in the operands of a product over `steps` tiles.
   int64_t left_step(int64_t steps) const { return frequency_step<T>(steps * channels_in); }
   int64_t right_step(int64_t steps) const { return frequency_step<T>(steps * channels_out); }
-  int64_t pixels_in(int64_t rows) const { return (kOut * rows + 2) * width_in; }
+  int64_t pixels_in(int64_t rows) const { return (kOut * rows + taps - 1) * width_in; }
   int64_t pixels_out(int64_t rows) const { return kOut * rows * width_out; }
 
   // mine: rows of tiles, counted through all images.
   void add_rows(T* sum, const T* dy, const T* x, Part mine) const {
     const int64_t steps = together * width, longest = std::min(together, height);
-    const int64_t left_size = kFrequencies * left_step(steps), right_size = kFrequencies * right_step(steps);
+    const int64_t left_size = kFrequencies<taps> * left_step(steps),
+                  right_size = kFrequencies<taps> * right_step(steps);
     const int64_t plain_size = std::max(s.Ci * pixels_in(longest), s.Co * pixels_out(longest));
     const int64_t last_size = std::max(channels_in * pixels_in(longest), channels_out * pixels_out(longest));
     T* left = scratch<T>(Slot::task, left_size + right_size + plain_size + last_size);
@@ -65,7 +66,7 @@ struct WeightGradient {
 
   void add_products(T* sum, const T* left, const T* right, int64_t steps, int64_t used, bool accumulate) const {
     const int64_t blocks = ceil_div(s.Ci, kTileRows);
-    for (int64_t f = 0; f < kFrequencies; ++f) {
+    for (int64_t f = 0; f < kFrequencies<taps>; ++f) {
       for (int64_t p = 0; p < panels; ++p) {
         for (int64_t t = 0; t < blocks; ++t) {
           const Part ci(s.Ci, blocks, t);
@@ -79,7 +80,7 @@ struct WeightGradient {
 
   // to [frequency, steps, channels_in], from the band's first tile on.
   void transform_input(T* to, int64_t steps, const T* x, Band band, T* plain, T* last) const {
-    const int64_t rows = kOut * band.rows + 2, pixels = rows * width_in;
+    const int64_t rows = kOut * band.rows + taps - 1, pixels = rows * width_in;
     for (int64_t c = 0; c < s.Ci; ++c) {
       pad(plain + c * pixels, rows, width_in, x + (band.image * s.Ci + c) * s.Hi * s.Wi, s.Hi, s.Wi,
           kOut * band.first - s.pad_top, s.pad_left);
@@ -89,9 +90,9 @@ struct WeightGradient {
     for (int64_t tile = 0; tile < band.rows * width; ++tile, to += channels_in) {
       const T* from = last + (tile / width * width_in + tile % width) * kOut * channels_in;
       for (int64_t c = 0; c < channels_in; c += n) {
-        transform<InputTransform, Register<T>>(
+        transform<InputTransform<taps>, Register<T>>(
             [&](int r, int k) { return load_register(from + (r * width_in + k) * channels_in + c); },
-            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn + j) * apart + c, v); });
+            [&](int i, int j, Register<T> v) { store_register(to + (i * kIn<taps> + j) * apart + c, v); });
       }
     }
   }
@@ -113,9 +114,9 @@ struct WeightGradient {
       const T* from = last + (tile / width * width_out + tile % width) * kOut * channels_out;
       for (int64_t c = 0; c < used; c += n) {
         T* out = to + c / kPanelCols<T> * steps * kPanelCols<T> + c % kPanelCols<T>;
-        transform<GradientTransform, Register<T>>(
+        transform<GradientTransform<taps>, Register<T>>(
             [&](int r, int k) { return load_register(from + (r * width_out + k) * channels_out + c); },
-            [&](int i, int j, Register<T> v) { store_register(out + (i * kIn + j) * apart, v); });
+            [&](int i, int j, Register<T> v) { store_register(out + (i * kIn<taps> + j) * apart, v); });
       }
     }
   }
@@ -124,33 +125,39 @@ struct WeightGradient {
   void finish(T* dweight, const T* sums, int64_t ci) const {
     const int64_t count = partials();
     for (int64_t co = 0; co < s.Co; co += n) {
-      transform<WeightGradientTransform, Register<T>>(
+      transform<WeightGradientTransform<taps>, Register<T>>(
           [&](int i, int j) {
-            const T* at = sums + ((i * kIn + j) * s.Ci + ci) * channels_out + co;
+            const T* at = sums + ((i * kIn<taps> + j) * s.Ci + ci) * channels_out + co;
             Register<T> u = load_register(at);
             for (int64_t p = 1; p < count; ++p) u += load_register(at + p * size());
             return u;
           },
           [&](int i, int j, Register<T> v) {
             for (int64_t lane = 0; lane < std::min(n, s.Co - co); ++lane) {
-              dweight[((co + lane) * s.Ci + ci) * 9 + 3 * i + j] = v[lane];
+              dweight[(((co + lane) * s.Ci + ci) * taps + i) * taps + j] = v[lane];
             }
           });
     }
   }
 };
 
-}  // namespace
-
-template <class T>
-void winograd_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s) {
-  if (few_tiles(s)) return winograd_few_bwd_weight(dweight, dy, x, s);
-  const WeightGradient<T> gradient{s};
+template <int taps, class T>
+void weight_gradient(T* dweight, const T* dy, const T* x, const ConvShape& s) {
+  const WeightGradient<T, taps> gradient{s};
   const int64_t partials = gradient.partials(), rows = s.B * gradient.height;
   T* const sums = scratch<T>(Slot::shared, partials * gradient.size());
   parallel_for(partials,
                [&](int64_t i) { gradient.add_rows(sums + i * gradient.size(), dy, x, Part(rows, partials, i)); });
   parallel_for(s.Ci, [&](int64_t ci) { gradient.finish(dweight, sums, ci); });
+}
+
+}  // namespace
+
+template <class T>
+void winograd_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s) {
+  if (few_tiles(s)) return winograd_few_bwd_weight(dweight, dy, x, s);
+  if (s.kh == 2) return weight_gradient<2>(dweight, dy, x, s);
+  weight_gradient<3>(dweight, dy, x, s);
 }
 
 template void winograd_bwd_weight(float*, const float*, const float*, const ConvShape&);

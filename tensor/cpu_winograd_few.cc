@@ -49,7 +49,7 @@ struct Columns {
           T* out = to + (q / kPanelCols<T> * channels + c) * kPanelCols<T> + q % kPanelCols<T>;
           transform<Transform, Register<T>>(
               [&](int r, int k) { return load_register(entries + (r * N + k) * columns + q); },
-              [&](int i, int j, Register<T> v) { store_register(out + (i * kIn + j) * step, v); });
+              [&](int i, int j, Register<T> v) { store_register(out + (i * kIn<3> + j) * step, v); });
         }
       }
     });
@@ -59,8 +59,8 @@ struct Columns {
   void collect(T* y, int64_t channels, const T* m, int64_t step, T bias, T* room) const {
     const Register<T> shift = bias - Register<T>{};
     for (int64_t q = 0; q < columns; q += n) {
-      transform<OutputTransform, Register<T>>(
-          [&](int i, int j) { return load_register(m + (i * kIn + j) * step + q); },
+      transform<OutputTransform<3>, Register<T>>(
+          [&](int i, int j) { return load_register(m + (i * kIn<3> + j) * step + q); },
           [&](int i, int j, Register<T> v) { store_register(room + (i * kOut + j) * columns + q, v + shift); });
     }
     for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -94,19 +94,19 @@ void winograd_few(T* y, const T* x, const T* weight, int64_t row_step, int64_t c
                   const T* bias, const ConvShape& s) {
   const Columns<T> input = columns_of<T>(s, s.Hi, s.Wi), output = columns_of<T>(s, s.Ho, s.Wo);
   const int64_t apart = input.apart(s.Ci), step = kTileRows * output.columns;
-  T* const patches = scratch<T>(Slot::shared, kFrequencies * apart);
-  input.template fill<InputTransform>(patches, x, s.Ci, s.pad_top, s.pad_left);
+  T* const patches = scratch<T>(Slot::shared, kFrequencies<3> * apart);
+  input.template fill<InputTransform<3>>(patches, x, s.Ci, s.pad_top, s.pad_left);
   const int64_t tiles = ceil_div(s.Co, kTileRows), chunks = ceil_div(s.Ci, kChunk);
   parallel_for(tiles, [&](int64_t t) {
     const Part co(s.Co, tiles, t);
     const int64_t weights_apart = frequency_step<T>(ceil_div(s.Ci, chunks) * kPanelRows<T>);
-    T* transformed = scratch<T>(Slot::task, kFrequencies * (weights_apart + step) + kOut * kOut * output.columns);
-    T* product = transformed + kFrequencies * weights_apart;
+    T* transformed = scratch<T>(Slot::task, kFrequencies<3> * (weights_apart + step) + kOut * kOut * output.columns);
+    T* product = transformed + kFrequencies<3> * weights_apart;
     for (int64_t k = 0; k < chunks; ++k) {
       const Part ci(s.Ci, chunks, k);
-      transform_weight(transformed, weights_apart, weight + co.begin * row_step + ci.begin * channel_step, row_step,
-                       channel_step, flipped, co.size, ci.size);
-      for (int64_t f = 0; f < kFrequencies; ++f) {
+      transform_weight<3>(transformed, weights_apart, weight + co.begin * row_step + ci.begin * channel_step, row_step,
+                          channel_step, flipped, co.size, ci.size);
+      for (int64_t f = 0; f < kFrequencies<3>; ++f) {
         for (int64_t p = 0; p < input.panels; ++p) {
           multiply_tile(product + f * step + p * kPanelCols<T>, output.columns, transformed + f * weights_apart,
                         {ci.size, kPanelRows<T>}, patches + f * apart + (p * s.Ci + ci.begin) * kPanelCols<T>, co.size,
@@ -116,7 +116,7 @@ void winograd_few(T* y, const T* x, const T* weight, int64_t row_step, int64_t c
     }
     for (int64_t i = 0; i < co.size; ++i) {
       output.collect(y + (co.begin + i) * s.Ho * s.Wo, s.Co, product + i * output.columns, step,
-                     bias == nullptr ? T(0) : bias[co.begin + i], product + kFrequencies * step);
+                     bias == nullptr ? T(0) : bias[co.begin + i], product + kFrequencies<3> * step);
     }
   });
 }
@@ -127,13 +127,13 @@ void winograd_few_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShap
   const Columns<T> input = columns_of<T>(s, s.Hi, s.Wi), output = columns_of<T>(s, s.Ho, s.Wo);
   const int64_t apart = input.apart(s.Ci), dy_apart = output.apart(s.Co), panels = ceil_div(s.Co, cols);
   const int64_t right_size = input.tiles * cols;  // of a frequency and panel
-  T* const patches = scratch<T>(Slot::shared, kFrequencies * (apart + dy_apart + panels * right_size));
-  T* const gradients = patches + kFrequencies * apart;
-  T* const right = gradients + kFrequencies * dy_apart;  // [panel, frequency, tile, kPanelCols]
-  input.template fill<InputTransform>(patches, x, s.Ci, s.pad_top, s.pad_left);
-  output.template fill<GradientTransform>(gradients, dy, s.Co, 0, 0);
-  parallel_for(panels * kFrequencies, [&](int64_t task) {
-    const int64_t p = task / kFrequencies, f = task % kFrequencies;
+  T* const patches = scratch<T>(Slot::shared, kFrequencies<3> * (apart + dy_apart + panels * right_size));
+  T* const gradients = patches + kFrequencies<3> * apart;
+  T* const right = gradients + kFrequencies<3> * dy_apart;  // [panel, frequency, tile, kPanelCols]
+  input.template fill<InputTransform<3>>(patches, x, s.Ci, s.pad_top, s.pad_left);
+  output.template fill<GradientTransform<3>>(gradients, dy, s.Co, 0, 0);
+  parallel_for(panels * kFrequencies<3>, [&](int64_t task) {
+    const int64_t p = task / kFrequencies<3>, f = task % kFrequencies<3>;
     for (int64_t q = 0; q < output.panels; ++q) {
       transpose<true>(right + task * right_size + q * cols * cols, cols,
                       gradients + f * dy_apart + (q * s.Co + p * cols) * cols, cols, std::min(cols, s.Co - p * cols),
@@ -144,18 +144,18 @@ void winograd_few_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShap
   parallel_for(tiles * panels, [&](int64_t task) {
     const int64_t p = task / tiles, co = p * cols, width = std::min(cols, s.Co - co);
     const Part ci(s.Ci, tiles, task % tiles);
-    T* sum = scratch<T>(Slot::task, (kFrequencies + 9) * step);  // [frequency, ci, co]
-    T* taps = sum + kFrequencies * step;                         // [ci, tap, co]
-    for (int64_t f = 0; f < kFrequencies; ++f) {
+    T* sum = scratch<T>(Slot::task, (kFrequencies<3> + 9) * step);  // [frequency, ci, co]
+    T* taps = sum + kFrequencies<3> * step;                         // [ci, tap, co]
+    for (int64_t f = 0; f < kFrequencies<3>; ++f) {
       for (int64_t q = 0; q < input.panels; ++q) {
         multiply_rows(sum + f * step, cols, patches + f * apart + (q * s.Ci + ci.begin) * cols, cols, input.cols(q),
-                      right + (p * kFrequencies + f) * right_size + q * cols * cols, ci.size, width, q > 0);
+                      right + (p * kFrequencies<3> + f) * right_size + q * cols * cols, ci.size, width, q > 0);
       }
     }
     for (int64_t i = 0; i < ci.size; ++i) {
       for (int64_t j = 0; j < width; j += kRegisterLanes<T>) {
-        transform<WeightGradientTransform, Register<T>>(
-            [&](int r, int k) { return load_register(sum + (r * kIn + k) * step + i * cols + j); },
+        transform<WeightGradientTransform<3>, Register<T>>(
+            [&](int r, int k) { return load_register(sum + (r * kIn<3> + k) * step + i * cols + j); },
             [&](int r, int k, Register<T> v) { store_register(taps + (i * 9 + 3 * r + k) * cols + j, v); });
       }
     }

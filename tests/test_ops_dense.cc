@@ -210,7 +210,11 @@ TEST_CASE("conv2d: sizes around every block and tail, against the definition") {
                                          {{1, 129, 16, 13}, {64, 129, 3, 3}, 1, {0, 1, 2, 0}},
                                          // and vectors of images
                                          {{32, 16, 8, 8}, {17, 16, 3, 3}, 1, {1, 1, 1, 1}},
-                                         {{30, 16, 9, 11}, {18, 16, 3, 3}, 1, {2, 0, 1, 1}}}) {
+                                         {{30, 16, 9, 11}, {18, 16, 3, 3}, 1, {2, 0, 1, 1}},
+                                         // 4x4 of stride 2: vectors of tiles, odd sizes, vectors of images
+                                         {{2, 17, 70, 66}, {18, 17, 4, 4}, 2, {2, 0, 1, 1}},
+                                         {{3, 16, 57, 55}, {31, 16, 4, 4}, 2, {0, 2, 2, 1}},
+                                         {{17, 18, 24, 27}, {16, 18, 4, 4}, 2, {1, 1, 0, 0}}}) {
     INFO(c.x, " ", c.weight);
     const Var x = random_var(c.x, 1), w = random_var(c.weight, 2), b = random_var({c.weight[0]}, 3);
     const Var y = conv2d(x, w, b, c.stride, c.padding);
@@ -231,7 +235,7 @@ TEST_CASE("conv2d: float32, the same bits for any number of threads") {
     int64_t stride;
   };
   // Winograd with vectors of tiles and of images, some empty, and with few tiles; direct, with bands of one image; few
-  // outputs; 1x1
+  // outputs; 1x1; strides of 2 directly and by Winograd's method
   for (const Case& c : std::vector<Case>{{{1, 18, 50, 61}, {17, 18, 3, 3}, 1},
                                          {{30, 17, 12, 9}, {18, 17, 3, 3}, 1},
                                          {{1, 140, 16, 15}, {70, 140, 3, 3}, 1},
@@ -239,6 +243,8 @@ TEST_CASE("conv2d: float32, the same bits for any number of threads") {
                                          {{3, 5, 16, 18}, {6, 5, 4, 4}, 2},
                                          {{2, 20, 33, 48}, {15, 20, 4, 4}, 2},
                                          {{1, 150, 20, 64}, {9, 150, 4, 4}, 2},
+                                         {{2, 17, 69, 66}, {20, 17, 4, 4}, 2},
+                                         {{32, 16, 20, 21}, {17, 16, 4, 4}, 2},
                                          {{5, 18, 20, 31}, {3, 18, 3, 3}, 1},
                                          {{3, 64, 20, 20}, {1030, 64, 1, 1}, 1}}) {
     INFO(c.x, " ", c.weight);

@@ -12,10 +12,11 @@
 namespace addp::cpu {
 namespace {
 
-constexpr int64_t kColumns = 96;        // of the products of a task, about, where a vector holds tiles ...
-constexpr int64_t kImageColumns = 128;  // ... and at most, where it holds images
-constexpr int64_t kMinPixels = 2048;    // below, transforming the weights costs more than it saves
-constexpr int64_t kMinSide = 12;        // below, too many of the tiles are dropped where a vector holds tiles
+constexpr int64_t kColumns = 96;          // of the products of a task, about, where a vector holds tiles ...
+constexpr int64_t kImageColumns = 128;    // ... and at most, where it holds images
+constexpr int64_t kMinPixels = 2048;      // below, transforming the weights costs more than it saves,
+constexpr int64_t kMinImagePixels = 512;  // the same where a vector holds images
+constexpr int64_t kMinSide = 12;          // below, too many of the tiles are dropped where a vector holds tiles
 constexpr int64_t kMinChannels = 16, kMaxChannels = 256;
 
 // ---- Between rows of pixels and planes of every fourth pixel
@@ -299,13 +300,15 @@ void run(const Block& block, T* y, const T* x, const TransformedWeight<T, taps>&
   }
 }
 
-// Whether vectors of images or of tiles are well filled.
+// Whether a lane should be an image ...
 template <class T>
-bool fills_vectors(const ConvShape& s) {
+bool by_images(const ConvShape& s) {
   const int64_t covered = ceil_div(s.Ho, kOut) * ceil_div(s.Wo, kOut) * kOut * kOut;  // pixels of whole tiles
-  return s.B * s.Ho * s.Wo >= kMinPixels &&
-         (std::min(s.Ho, s.Wo) >= kMinSide || (images_fill_vectors<T>(s) && 2 * covered <= 3 * s.Ho * s.Wo));
+  return images_fill_vectors<T>(s) && 2 * covered <= 3 * s.Ho * s.Wo && s.B * s.Ho * s.Wo >= kMinImagePixels;
 }
+
+// ... or may be a tile.
+bool by_tiles(const ConvShape& s) { return std::min(s.Ho, s.Wo) >= kMinSide && s.B * s.Ho * s.Wo >= kMinPixels; }
 
 template <int taps, class T>
 void convolve(T* y, const T* x, const T* weight, int64_t row_step, int64_t channel_step, bool flipped, const T* bias,
@@ -339,13 +342,14 @@ template <class T>
 bool winograd_pays(const ConvShape& s) {
   if (few_tiles(s)) return true;
   return s.kh == 3 && s.kw == 3 && s.stride == 1 && std::min(s.Ci, s.Co) >= kMinChannels &&
-         std::max(s.Ci, s.Co) <= kMaxChannels && fills_vectors<T>(s);
+         std::max(s.Ci, s.Co) <= kMaxChannels && (by_images<T>(s) || by_tiles(s));
 }
 
 template <class T>
 void winograd(T* y, const T* x, const T* weight, int64_t row_step, int64_t channel_step, bool flipped, const T* bias,
               const ConvShape& s) {
-  if (few_tiles(s)) return winograd_few(y, x, weight, row_step, channel_step, flipped, bias, s);
+  const bool few = few_tiles(s) && !(by_images<T>(s) && std::max(s.Ci, s.Co) < kMaxChannels);
+  if (few) return winograd_few(y, x, weight, row_step, channel_step, flipped, bias, s);
   if (s.kh == 2) return convolve<2>(y, x, weight, row_step, channel_step, flipped, bias, s);
   convolve<3>(y, x, weight, row_step, channel_step, flipped, bias, s);
 }
@@ -354,7 +358,8 @@ template <class T>
 bool winograd_halving_pays(const ConvShape& s) {
   const auto small = [](int64_t pad) { return pad >= 0 && pad <= 2; };
   return s.kh == 4 && s.kw == 4 && s.stride == 2 && small(s.pad_top) && small(s.pad_left) &&
-         std::min(s.Ci, s.Co) >= kMinChannels && std::max(s.Ci, s.Co) <= kMaxChannels && fills_vectors<T>(s);
+         std::min(s.Ci, s.Co) >= kMinChannels && std::max(s.Ci, s.Co) <= kMaxChannels &&
+         s.B * s.Ho * s.Wo >= kMinPixels && (by_images<T>(s) || by_tiles(s));
 }
 
 #define ADDP_INSTANTIATE(T)                                 \

@@ -61,7 +61,7 @@ TEST_CASE("allocator: freed blocks come back, the peak is counted") {
 }
 
 #ifndef __SANITIZE_ADDRESS__
-TEST_CASE("allocator: large blocks share chunks, and what is freed grows together again") {
+TEST_CASE("allocator: large blocks share an arena, and what is freed grows together again") {
   constexpr int64_t kMebibyte = int64_t{1} << 20;
   Rng rng(5);
   std::vector<std::pair<char*, int64_t>> held;
@@ -82,15 +82,18 @@ TEST_CASE("allocator: large blocks share chunks, and what is freed grows togethe
   }
   for (const auto& [data, bytes] : held) deallocate(data, bytes);
   const int64_t calls = memory_statistics().system_calls, before = total();
-  deallocate(allocate(40 * kMebibyte), 40 * kMebibyte);  // of the many small blocks' ranges, or what there was before
+  deallocate(allocate(40 * kMebibyte), 40 * kMebibyte);  // of the many small blocks' ranges
   CHECK(memory_statistics().system_calls <= calls + 1);
   const int64_t in_use = memory_statistics().in_use_bytes;
   release_cached_memory();
   CHECK(memory_statistics().in_use_bytes == in_use);
   CHECK(memory_statistics().cached_bytes < before);
-  deallocate(allocate(200 * kMebibyte), 200 * kMebibyte);  // more than a chunk
+  deallocate(allocate(210 * kMebibyte), 210 * kMebibyte);  // more than the arena grows by on its own
+  std::vector<void*> thirds;
+  for (int i = 0; i < 3; ++i) thirds.push_back(allocate(70 * kMebibyte));
+  for (int i : {0, 2, 1}) deallocate(thirds[i], 70 * kMebibyte);
   const int64_t again = memory_statistics().system_calls;
-  deallocate(allocate(199 * kMebibyte), 199 * kMebibyte);
+  deallocate(allocate(210 * kMebibyte), 210 * kMebibyte);
   CHECK(memory_statistics().system_calls == again);
 }
 #endif

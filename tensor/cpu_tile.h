@@ -104,8 +104,8 @@ struct Shifted {
   void next() { ++offset; }
 };
 
-// The same product with such a b. a is a packed tile, [steps, kPanelRows]; cols <= kPanelCols, or <= kStripVectors * n
-// where rows <= kStripRows.
+// The same product with such a b, and a bias's column or null. a is a packed tile, [steps, kPanelRows];
+// cols <= kPanelCols, or <= kStripVectors * n where rows <= kStripRows.
 template <class T>
 void multiply_strip(T* c, int64_t ldc, const T* a, int64_t steps, const Shifted<T>& b, int64_t rows, int64_t cols,
                     bool accumulate, const T* column = nullptr);

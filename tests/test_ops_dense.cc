@@ -216,7 +216,8 @@ TEST_CASE("conv2d: sizes around every block and tail, against the definition") {
                                          // 4x4 of stride 2: vectors of tiles, odd sizes, vectors of images
                                          {{2, 17, 70, 66}, {18, 17, 4, 4}, 2, {2, 0, 1, 1}},
                                          {{3, 16, 57, 55}, {31, 16, 4, 4}, 2, {0, 2, 2, 1}},
-                                         {{17, 18, 24, 27}, {16, 18, 4, 4}, 2, {1, 1, 0, 0}}}) {
+                                         {{2, 19, 67, 68}, {16, 19, 4, 4}, 2, {1, 1, 1, 1}},
+                                         {{16, 18, 24, 27}, {17, 18, 4, 4}, 2, {1, 1, 0, 0}}}) {
     INFO(c.x, " ", c.weight);
     const Var x = random_var(c.x, 1), w = random_var(c.weight, 2), b = random_var({c.weight[0]}, 3);
     const Var y = conv2d(x, w, b, c.stride, c.padding);

@@ -36,6 +36,29 @@ struct Packed {
   }
 };
 
+// ... or they follow each other, kPanelRows apart ...
+template <class T>
+struct Dense {
+  const T* a;
+  int64_t count;
+
+  struct Cursor {
+    const T* p;
+    template <int i>
+    T at() const {
+      return p[i];
+    }
+    void next() { p += kPanelRows<T>; }
+  };
+  int64_t blocks() const { return 1; }
+  int64_t runs() const { return 1; }
+  int64_t steps() const { return count; }
+  template <int rows>
+  Cursor run(int64_t, int64_t) const {
+    return {a};
+  }
+};
+
 // ... or the rows are `stride` apart and the steps are adjacent. Five rows share a pointer, for an address may hold one
 // multiple of the stride; the empty asm keeps the compiler from making a pointer of each row, more than there are
 // registers.
@@ -201,7 +224,7 @@ void multiply_rows(T* c, int64_t ldc, const T* a, int64_t lda, int64_t steps, co
 template <class T>
 void multiply_strip(T* c, int64_t ldc, const T* a, int64_t steps, const Shifted<T>& b, int64_t rows, int64_t cols,
                     bool accumulate, const T* column) {
-  const Packed<T> left{a, {steps, kPanelRows<T>}};
+  const Dense<T> left{a, steps};
   if (rows <= kStripRows) {
     multiply<kStripVectors, kStripRows, T>(c, ldc, left, b, rows, cols, accumulate, {nullptr, column});
   } else {

@@ -85,8 +85,8 @@ class Ranges {
   std::set<std::pair<int64_t, char*>> by_size_;
 };
 
-// Large blocks, in reserved addresses that become memory from the lowest on. So all of it is one range once all blocks
-// are free, and nothing is lost between pieces.
+// Large blocks, in reserved addresses that become memory from the lowest on. So what a reservation gave is one range
+// once all blocks are free, and nothing is lost between pieces.
 class Arena {
  public:
   // Null when no free range is large enough.
@@ -121,17 +121,19 @@ class Arena {
   }
 
  private:
-  // Addresses without memory, `least` bytes or as many more as there are; false when there are not.
+  // Addresses without memory: many, or as many as a limit on addresses (ulimit -v) allows; false when that is fewer
+  // than `least`.
   bool reserve(int64_t least) {
-    for (int64_t size = std::max(kReserve, least + kHuge); size >= least + kHuge; size /= 2) {
+    least += kHuge;  // what alignment may take
+    for (int64_t size = std::max(kReserve, least);; size = std::max(size / 2, least)) {
       void* begin = mmap(nullptr, static_cast<size_t>(size), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (begin == MAP_FAILED && size == least) return false;
       if (begin == MAP_FAILED) continue;
       madvise(begin, static_cast<size_t>(size), MADV_HUGEPAGE);
       const int64_t skip = (kHuge - reinterpret_cast<intptr_t>(begin) % kHuge) % kHuge;
       unused_.give(static_cast<char*>(begin) + skip, size - skip);
       return true;
     }
-    return false;
   }
 
   Ranges free_, unused_;

@@ -36,7 +36,8 @@ struct Packed {
   }
 };
 
-// ... or they follow each other, kPanelRows apart ...
+// ... or steps follow each other, kPanelRows apart: two words instead of seven, for short products feel what is written
+// for each of them ...
 template <class T>
 struct Dense {
   const T* a;

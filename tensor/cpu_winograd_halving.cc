@@ -118,7 +118,7 @@ void winograd_halving_bwd_data(T* dx, const T* dy, const T* weight, const ConvSh
   const Buffer<T> parts(kParts * s.B * s.Ci * plane), kernels(kParts * s.Co * s.Ci * 4);
   for (int part = 0; part < kParts; ++part) {
     const Axis vertical(part / 2, s.pad_top), horizontal(part % 2, s.pad_left);
-    T* const kernel = kernels.data + part * s.Co * s.Ci * 4;  // [Co, Ci, 2, 2], in reversed order of taps
+    T* const kernel = kernels.data + part * s.Co * s.Ci * 4;  // [Co, Ci, 2, 2], read in reversed order
     parallel_for(s.Co, [&](int64_t co) {
       for (int64_t i = co * s.Ci * 4; i < (co + 1) * s.Ci * 4; ++i) {
         kernel[i] = weight[i / 4 * 16 + (vertical.first + i % 4 / 2 * 2) * 4 + horizontal.first + i % 2 * 2];

@@ -2,11 +2,14 @@
 #include <doctest/doctest.h>
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstring>
+#include <fstream>
 #include <set>
 #include <thread>
 
@@ -95,6 +98,29 @@ TEST_CASE("allocator: large blocks share an arena, and what is freed grows toget
   const int64_t again = memory_statistics().system_calls;
   deallocate(allocate(210 * kMebibyte), 210 * kMebibyte);
   CHECK(memory_statistics().system_calls == again);
+}
+#endif
+
+#ifndef __SANITIZE_ADDRESS__
+TEST_CASE("allocator: what is released is no longer resident, and is there again when asked for") {
+  const auto resident = [] {
+    int64_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages >> pages;
+    return pages * sysconf(_SC_PAGESIZE);
+  };
+  constexpr int64_t kBytes = int64_t{200} << 20;
+  release_cached_memory();
+  const int64_t before = resident();
+  void* data = allocate(kBytes);
+  std::memset(data, 1, kBytes);
+  CHECK(resident() > before + kBytes * 9 / 10);
+  deallocate(data, kBytes);
+  CHECK(resident() > before + kBytes * 9 / 10);  // kept for reuse
+  release_cached_memory();
+  CHECK(resident() < before + kBytes / 10);
+  data = allocate(kBytes);
+  CHECK(*static_cast<char*>(data) == 0);
+  deallocate(data, kBytes);
 }
 #endif
 

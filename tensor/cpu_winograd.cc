@@ -340,6 +340,7 @@ void convolve(T* y, const T* x, const T* weight, int64_t row_step, int64_t chann
 
 template <class T>
 bool winograd_pays(const ConvShape& s) {
+  if (few_channels(s)) return true;
   if (few_tiles(s)) return true;
   return s.kh == 3 && s.kw == 3 && s.stride == 1 && std::min(s.Ci, s.Co) >= kMinChannels &&
          std::max(s.Ci, s.Co) <= kMaxChannels && (by_images<T>(s) || by_tiles(s));
@@ -348,6 +349,7 @@ bool winograd_pays(const ConvShape& s) {
 template <class T>
 void winograd(T* y, const T* x, const T* weight, int64_t row_step, int64_t channel_step, bool flipped, const T* bias,
               const ConvShape& s) {
+  if (few_channels(s)) return winograd_rows(y, x, weight, row_step, channel_step, flipped, bias, s);
   const bool few = few_tiles(s) && !(by_images<T>(s) && std::max(s.Ci, s.Co) < kMaxChannels);
   if (few) return winograd_few(y, x, weight, row_step, channel_step, flipped, bias, s);
   if (s.kh == 2) return convolve<2>(y, x, weight, row_step, channel_step, flipped, bias, s);

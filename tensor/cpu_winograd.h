@@ -1,7 +1,8 @@
 // Winograd's minimal filtering (Lavin and Gray 2016). 3x3 convolutions of stride 1, F(4x4, 3x3): a tile of 4 x 4
 // outputs costs 36 multiplications a pair of channels instead of 144. 4x4 convolutions of stride 2 are 2x2 convolutions
 // of the four images of every second pixel, F(4x4, 2x2): 100 instead of 256. Rounding errors are somewhat larger than
-// those of the plain sum. cpu_conv.cc decides by winograd_pays and winograd_halving_pays, from the sizes alone.
+// those of the plain sum. 3x3 convolutions from or to three channels, F(4, 3) along rows: 6 instead of 12 a row of
+// taps. cpu_conv.cc decides by winograd_pays and winograd_halving_pays, from the sizes alone.
 #pragma once
 #include <cstdint>
 
@@ -32,6 +33,14 @@ void winograd_few(T* y, const T* x, const T* weight, int64_t row_step, int64_t c
                   const T* bias, const ConvShape& s);
 template <class T>
 void winograd_few_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s);
+
+// The same from or to up to three channels, in rows of whole tiles (cpu_winograd_rows.cc), which few_channels tells.
+bool few_channels(const ConvShape& s);
+template <class T>
+void winograd_rows(T* y, const T* x, const T* weight, int64_t row_step, int64_t channel_step, bool flipped,
+                   const T* bias, const ConvShape& s);
+template <class T>
+void winograd_rows_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s);
 
 // 4x4, stride 2 (cpu_winograd_halving.cc): the saving outweighs transforms and rearranging; the same three kernels.
 template <class T>

@@ -155,6 +155,7 @@ void weight_gradient(T* dweight, const T* dy, const T* x, const ConvShape& s) {
 
 template <class T>
 void winograd_bwd_weight(T* dweight, const T* dy, const T* x, const ConvShape& s) {
+  if (few_channels(s)) return winograd_rows_bwd_weight(dweight, dy, x, s);
   if (few_tiles(s)) return winograd_few_bwd_weight(dweight, dy, x, s);
   if (s.kh == 2) return weight_gradient<2>(dweight, dy, x, s);
   weight_gradient<3>(dweight, dy, x, s);

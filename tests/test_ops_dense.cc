@@ -213,6 +213,16 @@ TEST_CASE("conv2d: sizes around every block and tail, against the definition") {
                                          {{30, 16, 9, 11}, {18, 16, 3, 3}, 1, {2, 0, 1, 1}},
                                          {{16, 17, 8, 7}, {18, 17, 3, 3}, 1, {1, 1, 1, 1}},
                                          {{16, 70, 8, 7}, {65, 70, 3, 3}, 1, {1, 1, 1, 1}},
+                                         // few channels, in rows of whole tiles: vectors that reach into the next
+                                         // row, bands, long rows, all heights of padding; channels in parts
+                                         {{3, 3, 8, 8}, {5, 3, 3, 3}, 1, {1, 1, 1, 1}},
+                                         {{2, 3, 20, 44}, {7, 3, 3, 3}, 1, {1, 1, 1, 1}},
+                                         {{9, 3, 70, 36}, {9, 3, 3, 3}, 1, {0, 1, 2, 1}},
+                                         {{1, 2, 9, 200}, {6, 2, 3, 3}, 1, {2, 1, 0, 1}},
+                                         {{1, 1, 4, 1200}, {3, 1, 3, 3}, 1, {2, 1, 2, 1}},
+                                         {{2, 70, 12, 40}, {2, 70, 3, 3}, 1, {1, 1, 1, 1}},
+                                         {{3, 33, 9, 8}, {1, 33, 3, 3}, 1, {0, 1, 0, 1}},
+                                         {{1, 7, 50, 28}, {3, 7, 3, 3}, 1, {1, 1, 1, 1}},
                                          // 4x4 of stride 2: vectors of tiles, odd sizes, vectors of images
                                          {{2, 17, 70, 66}, {18, 17, 4, 4}, 2, {2, 0, 1, 1}},
                                          {{3, 16, 57, 55}, {31, 16, 4, 4}, 2, {0, 2, 2, 1}},
@@ -238,7 +248,7 @@ TEST_CASE("conv2d: float32, the same bits for any number of threads") {
     int64_t stride;
   };
   // Winograd with vectors of tiles and of images, some empty, and with few tiles; direct, with bands of one image; few
-  // outputs; 1x1; strides of 2 directly and by Winograd's method
+  // channels; 1x1; strides of 2 directly and by Winograd's method
   for (const Case& c : std::vector<Case>{{{1, 18, 50, 61}, {17, 18, 3, 3}, 1},
                                          {{30, 17, 12, 9}, {18, 17, 3, 3}, 1},
                                          {{1, 140, 16, 15}, {70, 140, 3, 3}, 1},
@@ -250,6 +260,8 @@ TEST_CASE("conv2d: float32, the same bits for any number of threads") {
                                          {{32, 16, 20, 21}, {17, 16, 4, 4}, 2},
                                          {{16, 70, 8, 7}, {65, 70, 3, 3}, 1},
                                          {{5, 18, 20, 31}, {3, 18, 3, 3}, 1},
+                                         {{9, 3, 40, 44}, {18, 3, 3, 3}, 1},
+                                         {{3, 70, 36, 40}, {3, 70, 3, 3}, 1},
                                          {{3, 64, 20, 20}, {1030, 64, 1, 1}, 1}}) {
     INFO(c.x, " ", c.weight);
     const auto results = [&](DType dtype) {

@@ -4,7 +4,10 @@ namespace addp {
 
 std::vector<Block> make_blocks(const TransformerConfig& config, int64_t depth, int64_t heads, Options options) {
   std::vector<Block> blocks;
-  for (int64_t i = 0; i < depth; ++i) blocks.emplace_back(config.width, heads, config.mlp_ratio, 0.0, options);
+  for (int64_t i = 0; i < depth; ++i) {
+    blocks.emplace_back(config.width, heads, config.mlp_ratio, 0.0, options);
+    blocks.back().mlp.recompute = config.recompute_mlp;
+  }
   return blocks;
 }
 

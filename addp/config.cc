@@ -244,6 +244,7 @@ static Config paper(const TransformerConfig& size) {
   c.image_size = 256, c.patch_size = 16;
   c.vqgan = vqgan(128, {1, 1, 2, 2, 4}, 2, 1024, 256);
   c.predictor = c.model = size;
+  c.predictor.recompute_mlp = c.model.recompute_mlp = true;
   c.use_official_ids();
   c.position_rows = 257;
   c.unused_parameters = true;

@@ -22,6 +22,9 @@ struct TransformerConfig {
   int64_t decoder_depth = 2, decoder_heads = 4;
   double mlp_ratio = 4;
   double dropout = 0.1;  // on the embedded input of the encoder
+  // Activation checkpointing of the MLPs: a block keeps 0.6 of the numbers for its backward pass and multiplies a ninth
+  // more. The results are the same bits.
+  bool recompute_mlp = false;
 
   template <class F>
   void visit(const std::string& prefix, F&& f) {
@@ -32,6 +35,7 @@ struct TransformerConfig {
     f(prefix + "decoder_heads", decoder_heads);
     f(prefix + "mlp_ratio", mlp_ratio);
     f(prefix + "dropout", dropout);
+    f(prefix + "recompute_mlp", recompute_mlp);
   }
 };
 

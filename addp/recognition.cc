@@ -49,6 +49,7 @@ VitConfig classifier_config(const Config& config, int64_t classes, double drop_p
           .depth = config.model.depth,
           .heads = config.model.heads,
           .mlp_ratio = config.model.mlp_ratio,
+          .recompute_mlp = config.model.recompute_mlp,
           .classes = classes,
           .drop_path = drop_path};
 }

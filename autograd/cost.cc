@@ -26,7 +26,7 @@ const Names kLinearOps = {"add",      "sub",       "affine",      "reshape",    
 const Names kReadsOutput = {"softmax", "log_softmax", "max_pool", "attention", "div"};
 const Names kReadsNoInput = {"softmax", "log_softmax", "max_pool"};
 // Closures that capture their input by Var::saved().
-const Names kRecalls = {"linear"};
+const Names kRecalls = {"linear", "bias_gelu"};
 
 // Forward writes the gradient of the logits, too; backward scales it.
 const Names kGradientInForward = {"soft_cross_entropy", "cross_entropy"};

@@ -50,8 +50,9 @@ Var mean_axis(const Var& x, int64_t axis);  // that axis is removed
 // ---- Products (ops_matmul.cc)
 // [M, K] x [K, N] -> [M, N], or the same for P pairs: [P, M, K] x [P, K, N]; trans_*: the last two axes are swapped.
 Var matmul(const Var& a, const Var& b, bool trans_a = false, bool trans_b = false);
-Var linear(const Var& x, const Var& weight,
-           const Var& bias = {});  // x: [..., I], weight: [O, I], bias: [O] -> [..., O]
+// x: [..., I], weight: [O, I], bias: [O] -> [..., O]. recompute: ops that recall their input (linear, bias_gelu) have
+// this one's result computed again in the backward pass, and none needs to be kept for them.
+Var linear(const Var& x, const Var& weight, const Var& bias = {}, bool recompute = false);
 
 // ---- Images, [B, C, H, W] (ops_image.cc)
 struct Padding {

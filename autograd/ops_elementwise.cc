@@ -131,23 +131,25 @@ Var clamp(const Var& x, double low, double high) {
 Var bias_gelu(const Var& x, const Var& bias) {
   const int64_t D = x.dim(-1), N = D ? x.numel() / D : 0;
   check(bias.shape() == Shape{D}, "bias_gelu: bias must be ", Shape{D}, ", is ", bias.shape(), "; x is ", x.shape());
-  const auto forward = [=] {
-    Tensor y = empty_like(x.value());
+  const auto forward = [=](const Tensor& value) {
+    Tensor y = empty_like(value);
     dispatch(y, [&](auto dev, auto t) {
       using T = decltype(t);
-      kernel::bias_gelu_fwd<T>(dev, y.ptr<T>(), x.value().ptr<T>(), bias.value().ptr<T>(), N, D);
+      kernel::bias_gelu_fwd<T>(dev, y.ptr<T>(), value.ptr<T>(), bias.value().ptr<T>(), N, D);
     });
     return y;
   };
-  const auto backward = [=](const Tensor& dy) {
+  const auto backward = [=, x = x.saved()](const Tensor& dy) {
+    const Tensor value = x.recall();
     Tensor dx = empty_like(dy);
     dispatch(dx, [&](auto dev, auto t) {
       using T = decltype(t);
-      kernel::bias_gelu_bwd<T>(dev, dx.ptr<T>(), dy.ptr<T>(), x.value().ptr<T>(), bias.value().ptr<T>(), N, D);
+      kernel::bias_gelu_bwd<T>(dev, dx.ptr<T>(), dy.ptr<T>(), value.ptr<T>(), bias.value().ptr<T>(), N, D);
     });
     return Gradients{dx, bias.needs_grad() ? fold(dx, bias.shape()) : Tensor()};
   };
-  return record("bias_gelu", forward(), {x, bias}, backward, forward);
+  const auto recompute = [forward, x = x.saved()] { return forward(x.recall()); };
+  return record("bias_gelu", forward(x.value()), {x, bias}, backward, recompute);
 }
 
 Var select_rows(const Tensor& mask, const Var& a, const Var& b) {

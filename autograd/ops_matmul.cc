@@ -58,22 +58,23 @@ Var matmul(const Var& a, const Var& b, bool trans_a, bool trans_b) {
   });
 }
 
-Var linear(const Var& x, const Var& weight, const Var& bias) {
+Var linear(const Var& x, const Var& weight, const Var& bias, bool recompute) {
   check(weight.rank() == 2 && x.rank() >= 1 && x.dim(-1) == weight.dim(1),
         "linear: expected x [..., I] and weight [O, I], found x ", x.shape(), " and weight ", weight.shape());
   const int64_t N = weight.dim(0), K = weight.dim(1), M = x.shape().numel() / K;
   check(!bias.defined() || bias.shape() == Shape{N}, "linear: bias must be [", N, "]");
   Shape shape = x.shape();
   shape.back() = N;
-  Tensor y = empty(shape, x.value());
-  dispatch(y, [&](auto dev, auto t) {
-    using T = decltype(t);
-    kernel::linear_fwd<T>(dev, y.ptr<T>(), x.value().ptr<T>(), weight.value().ptr<T>(),
-                          bias.defined() ? bias.value().ptr<T>() : nullptr, M, N, K);
-  });
-  std::vector<Var> inputs{x, weight};
-  if (bias.defined()) inputs.push_back(bias);
-  return record("linear", y, inputs, [=, x = x.saved()](const Tensor& dy) {
+  const auto forward = [=](const Tensor& value) {
+    Tensor y = empty(shape, value);
+    dispatch(y, [&](auto dev, auto t) {
+      using T = decltype(t);
+      kernel::linear_fwd<T>(dev, y.ptr<T>(), value.ptr<T>(), weight.value().ptr<T>(),
+                            bias.defined() ? bias.value().ptr<T>() : nullptr, M, N, K);
+    });
+    return y;
+  };
+  const auto backward = [=, x = x.saved()](const Tensor& dy) {
     Gradients g(bias.defined() ? 3 : 2);
     if (weight.needs_grad()) {
       const Tensor value = x.recall();
@@ -92,7 +93,12 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
       });
     }
     return g;
-  });
+  };
+  RecomputeFunction again;
+  if (recompute) again = [forward, x = x.saved()] { return forward(x.recall()); };
+  std::vector<Var> inputs{x, weight};
+  if (bias.defined()) inputs.push_back(bias);
+  return record("linear", forward(x.value()), inputs, backward, again);
 }
 
 }  // namespace addp

@@ -17,7 +17,24 @@ namespace {
 
 thread_local bool recording = true;
 thread_local const void* seed = nullptr;  // where the present backward pass has its 1
+// What the present backward pass computed again. It is held until the pass comes to the node itself, for then all that
+// read it have been visited.
+thread_local std::unordered_map<const Node*, Tensor>* recalled = nullptr;
 std::atomic<uint64_t> next_sequence{1};
+
+// Sets a variable until the end of the scope.
+template <class T>
+class Scoped {
+ public:
+  Scoped(T& variable, T value) : variable_(variable), outer_(std::exchange(variable, value)) {}
+  ~Scoped() { variable_ = outer_; }
+  Scoped(const Scoped&) = delete;
+  Scoped& operator=(const Scoped&) = delete;
+
+ private:
+  T& variable_;
+  T outer_;
+};
 
 // Gradients that meet at one node. The first is kept as it is, for it may be shared with other inputs; the second makes
 // a fresh sum, into which further ones are added.
@@ -50,6 +67,8 @@ struct Earlier {
 // visit(node, dy) returns the gradients of the node's inputs, or nothing to stop there; release(node) follows.
 template <class Wanted, class Visit, class Release>
 void walk(const Var& y, const Tensor& dy, const Wanted& wanted, const Visit& visit, const Release& release) {
+  std::unordered_map<const Node*, Tensor> values;
+  const Scoped scope(recalled, &values);
   std::priority_queue<Node*, std::vector<Node*>, Earlier> queue;
   std::unordered_map<Node*, Pending> pending;
   pending[&y.node()] = {y, dy};
@@ -57,6 +76,7 @@ void walk(const Var& y, const Tensor& dy, const Wanted& wanted, const Visit& vis
   while (!queue.empty()) {
     Node& node = *queue.top();
     queue.pop();
+    values.erase(&node);
     Pending current = std::move(pending.extract(&node).mapped());
     Gradients parts = visit(node, std::move(current.dy));
     check(parts.empty() || parts.size() == node.inputs.size(), "backward: op '", node.op, "' returned ", parts.size(),
@@ -138,10 +158,12 @@ Var Var::saved() const { return node().recompute ? edge() : *this; }
 
 Tensor Var::recall() const {
   if (node().is_leaf || value_.defined()) return value();
+  if (recalled && recalled->count(node_.get())) return recalled->at(node_.get());
   check(node().recompute != nullptr, "Var: the value of op '", node().op,
         "' was not kept and cannot be computed again");
   Tensor y = node().recompute();
-  claim_kernels(Phase::backward, node().op, [&] { return Cost{0, 2.0 * static_cast<double>(y.bytes())}; });
+  claim_kernels(Phase::backward, node().op, [&] { return forward_cost(node().op, node().inputs, y); });
+  if (recalled) recalled->emplace(node_.get(), y);
   return y;
 }
 
@@ -190,11 +212,7 @@ bool is_seed(const Tensor& dy) { return seed != nullptr && dy.raw() == seed; }
 
 void backward(const Var& loss) {
   const Tensor one = one_like_loss(loss);
-  const struct Scope {
-    explicit Scope(const Tensor& one) : outer(std::exchange(seed, one.raw())) {}
-    ~Scope() { seed = outer; }
-    const void* outer;
-  } scope(one);
+  const Scoped<const void*> scope(seed, one.raw());
   backward(loss, one);
 }
 

@@ -2,7 +2,8 @@
 // Creation order is topological, so backward visits nodes by descending sequence number, without recursion.
 // A backward closure captures its inputs and saved tensors, never its own output. The graph itself holds no values:
 // that of an op's result lives as long as a Var that somebody uses, or a closure that reads it. Ops whose results are
-// large and cheap (layer_norm, bias_gelu) say how to compute them again, so that no closure needs to hold them.
+// large and cheap (layer_norm, bias_gelu; linear, where it is asked to) say how to compute them again, so that no
+// closure needs to hold them.
 #pragma once
 #include <functional>
 #include <memory>
@@ -41,7 +42,8 @@ class Var {
   // What a closure captures that reads the value, once, through recall(): an edge where the op computes it again, else
   // the Var as it is.
   Var saved() const;
-  Tensor recall() const;  // backward pass only: the value, computed again where it was not kept
+  // Backward pass only: the value, computed again where it was not kept, once a pass.
+  Tensor recall() const;
 
   bool needs_grad() const;               // false when undefined
   void set_needs_grad(bool needs_grad);  // leaves only

@@ -58,7 +58,7 @@ Var Attention::next(const Var& x, KeyValues& past) const {
 Mlp::Mlp(int64_t width, int64_t hidden, Options options)
     : fc1(width, hidden, true, options), fc2(hidden, width, true, options) {}
 
-Var Mlp::operator()(const Var& x) const { return fc2(bias_gelu(linear(x, fc1.weight), fc1.bias)); }
+Var Mlp::operator()(const Var& x) const { return fc2(bias_gelu(linear(x, fc1.weight, {}, recompute), fc1.bias)); }
 
 Block::Block(int64_t width, int64_t heads, double mlp_ratio, double drop_path, Options options)
     : drop_path_rate(drop_path),

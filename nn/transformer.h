@@ -45,6 +45,7 @@ struct Mlp {
     fc2.visit(prefix + "fc2.", f);
   }
 
+  bool recompute = false;  // activation checkpointing: fc1's product is not kept but computed again in backward
   Linear fc1, fc2;
 };
 

@@ -16,6 +16,7 @@ VisionTransformer::VisionTransformer(const VitConfig& config, Options options)
     const double rate =
         config.drop_path * static_cast<double>(i) / static_cast<double>(std::max<int64_t>(1, config.depth - 1));
     blocks.emplace_back(config.width, config.heads, config.mlp_ratio, rate, options);
+    blocks.back().mlp.recompute = config.recompute_mlp;
   }
 }
 

@@ -12,6 +12,7 @@ struct VitConfig {
   int64_t image_size = 32, patch_size = 4, channels = 3;
   int64_t width = 128, depth = 4, heads = 4;
   double mlp_ratio = 4;
+  bool recompute_mlp = false;  // Mlp::recompute
   int64_t classes = 10;
   double drop_path = 0;  // rate of the last block; it rises linearly from 0 at the first
 

@@ -27,6 +27,26 @@ TEST_CASE("addp: every preset is consistent and survives being written as text")
   CHECK_THROWS_AS(config.validate(), Error);
 }
 
+TEST_CASE("addp: recompute_mlp reaches every block, is on for the paper's sizes, and old configurations lack it") {
+  Config config = preset("tiny");
+  CHECK(!config.model.recompute_mlp);
+  CHECK(preset("base").model.recompute_mlp);
+  CHECK(preset("large").predictor.recompute_mlp);
+  CHECK(!config_from_text("model.width = 64\n", config).model.recompute_mlp);
+  set_field(config, "model.recompute_mlp", "true");
+  const auto recompute = [](const std::vector<Block>& blocks, bool expected) {
+    CHECK(!blocks.empty());
+    for (const Block& block : blocks) CHECK(block.mlp.recompute == expected);
+  };
+  const Addp model(config, {});
+  recompute(model.encoder.blocks, true);
+  recompute(model.decoder.decoder_blocks, true);
+  recompute(VisionTransformer(classifier_config(config, 10, 0), {}).blocks, true);
+  const TokenPredictor predictor(config, {});
+  recompute(predictor.blocks, false);
+  recompute(predictor.decoder_blocks, false);
+}
+
 // Parameters of blocks, head and embeddings, counted by hand from the paper's sizes.
 static int64_t block_count(int64_t D) { return 12 * D * D + 13 * D; }
 static int64_t head_count(int64_t D, int64_t V) { return V + D * D + D + 2 * D; }

@@ -13,9 +13,11 @@
 #include <set>
 #include <thread>
 
+#include "autograd/cost.h"
 #include "autograd/ops.h"
 #include "tensor/allocator.h"
 #include "tensor/parallel.h"
+#include "tensor/profile.h"
 #include "tensor/random.h"
 #include "tests/check_op.h"
 
@@ -261,6 +263,37 @@ TEST_CASE("backward: what is cheap to compute again is not kept, and its gradien
   CHECK(x.saved().recall().raw() == x0.raw());
   CHECK(y.saved().recall().raw() == y.value().raw());
   CHECK_THROWS_AS(y.edge().recall(), Error);
+}
+
+TEST_CASE("backward: a linear layer's result is computed again, once a pass, where it is asked to be") {
+  Rng rng(3);
+  const Tensor x0 = rng.normal({40, 64}), w0 = rng.normal({256, 64}), b0 = rng.normal({256}),
+               v0 = rng.normal({64, 256});
+  const int64_t before = memory_statistics().in_use_bytes, one = x0.bytes();
+  const double product = 2.0 * 40 * 64 * 256;
+  for (const bool trains_v : {true, false}) {
+    const auto gradients = [&](bool recompute) {
+      std::vector<Var> leaves{Var(x0, true), Var(w0, true), Var(b0, true), Var(v0, trains_v)};
+      const Var loss = sum(linear(bias_gelu(linear(leaves[0], leaves[1], {}, recompute), leaves[2]), leaves[3]));
+      CHECK(memory_statistics().in_use_bytes - before <= (recompute ? 0 : 4 * one) + 1024);
+      const Tensor first = gradient(loss, leaves[0]);  // the graph is used twice
+      Profile profile;
+      {
+        const ProfiledStep step(&profile);
+        backward(loss);
+      }
+      CHECK(profile.total_cost().flops == (3 + (trains_v ? 1 : 0) + (recompute ? 1 : 0)) * product);
+      std::vector<std::vector<float>> result{to_vector<float>(first)};
+      for (const Var& leaf : leaves) {
+        if (leaf.needs_grad()) result.push_back(to_vector<float>(leaf.grad()));
+      }
+      return result;
+    };
+    const auto recomputed = gradients(true);
+    CHECK(recomputed == gradients(false));
+    CHECK(recomputed[0] == recomputed[1]);
+    CHECK(memory_statistics().in_use_bytes == before);
+  }
 }
 
 TEST_CASE("backward: a chain of a hundred thousand ops needs no stack, before or after the pass") {

@@ -283,6 +283,41 @@ TEST_CASE("transformer: a block computes the rows that are asked for, and learns
   for (size_t i = 0; i < all.size(); ++i) CHECK(largest_difference(some[i], all[i]) < 1e-12);
 }
 
+TEST_CASE("transformer: blocks that recompute their MLP learn the same bits and keep less") {
+  Rng weights(5);
+  std::vector<Block> blocks;
+  for (int i = 0; i < 3; ++i) {
+    blocks.emplace_back(32, 2, 4, 0.4, Options{});
+    randomize(blocks.back());
+  }
+  const Tensor rows = from_vector(std::vector<int64_t>{0, 4, 2, 3, 1, 0}, {2, 3});
+  const int64_t before = memory_statistics().in_use_bytes;
+  int64_t held[2], peak[2];
+  const auto learn = [&](bool recompute) {
+    Rng rng(11);
+    Var x(Rng(21).normal({2, 5, 32}), true), y = x;
+    for (Block& block : blocks) {
+      block.mlp.recompute = recompute;
+      y = block(y, {true, &rng}, &block == &blocks.back() ? rows : Tensor());
+    }
+    held[recompute] = memory_statistics().in_use_bytes - before;
+    reset_peak_memory();
+    backward(sum(square(y)));
+    peak[recompute] = memory_statistics().peak_bytes - before;
+    std::vector<std::vector<float>> results{to_vector<float>(y.value()), to_vector<float>(x.grad())};
+    for (Block& block : blocks) {
+      for (NamedVar& p : parameters(block)) {
+        results.push_back(to_vector<float>(p.var.grad()));
+        p.var.clear_grad();
+      }
+    }
+    return results;
+  };
+  CHECK(learn(true) == learn(false));
+  CHECK(held[false] - held[true] == (2 * 10 + 6) * 4 * 32 * 4);  // two blocks with all rows, one with some
+  CHECK(peak[true] <= peak[false]);
+}
+
 TEST_CASE("discriminator and its losses") {
   Discriminator model({.ndf = 2, .n_layers = 2}, kDouble);
   randomize(model);

@@ -133,6 +133,8 @@ TEST_CASE("profile: a graph needs what its closures read, each tensor once") {
   const Var g = bias_gelu(h, input({6}));
   CHECK(activations_needed(linear(g, v)) == 4 * (80 + 60));  // h; of it the layer computes g again
   CHECK(activations_needed(square(g)) == 4 * (80 + 60 + 60));
+  const Var again = linear(x, w, {}, true);
+  CHECK(activations_needed(linear(bias_gelu(again, input({6})), v)) == 4 * 80);
   CHECK(activations_needed(softmax(reshape(linear(x, w), {60}))) == 4 * (80 + 60));
 }
 

@@ -233,10 +233,13 @@ class Training {
   Profile profile_;
 };
 
-// A resumed run goes on with exactly the configuration it was started with.
+// A resumed run goes on with exactly the configuration it was started with. recompute_mlp may differ: weights do not
+// depend on it, and runs that are older than it have none.
 void check_same_run(const RunFolder& folder, const RunConfig& run) {
   if (!folder.resumed_step()) return;
-  const RunConfig old = read_run_config(folder.path());
+  RunConfig old = read_run_config(folder.path());
+  old.config.predictor.recompute_mlp = run.config.predictor.recompute_mlp;
+  old.config.model.recompute_mlp = run.config.model.recompute_mlp;
   check_as(ErrorKind::checkpoint, old.stage == run.stage, folder.path(), ": holds a run of stage ", old.stage, ", not ",
            run.stage);
   check_as(ErrorKind::checkpoint, to_json(old) == to_json(run), folder.path(),

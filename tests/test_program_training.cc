@@ -122,6 +122,24 @@ TEST_CASE("program: a run whose process dies while saving resumes from the check
   check_same_end(folder / "run", folder / "whole");
 }
 
+TEST_CASE("program: recomputed MLPs train the same weights, and a resumed run may choose anew") {
+  const ScratchFolder folder;
+  for (const std::string stage : {"predictor", "addp"}) {
+    const std::string network = stage == "addp" ? "model" : stage, whole = folder / (stage + "_whole");
+    const std::string run = folder / stage;
+    const auto train = [&](const std::string& to, const char* recompute) {
+      return train_tiny(stage, to, 4) + Words{"--save-every", "2", "--set", network + ".recompute_mlp=" + recompute};
+    };
+    run_well(train(whole, "false"));
+    run_well(train(run, "true"));
+    check_same_end(run, whole);
+    fs::remove(run + "/checkpoints/step_4/DONE");
+    run_well(train(run, "false") + Words{"--resume"});
+    check_same_end(run, whole);
+    CHECK(curve(run) == curve(whole));
+  }
+}
+
 TEST_CASE("program: Ctrl-C saves, says how to go on, and exits 130") {
   const ScratchFolder folder;
   LongRun first(folder / "run");

@@ -174,6 +174,7 @@ def main():
     parser.add_argument("--batch", type=int, default=0, help="images in a whole step, instead of each step's own number")
     parser.add_argument("--versus", default="", help="instead of PyTorch the same program with this environment variable, "
                         "e.g. ADDP_AMX=never")
+    parser.add_argument("--python", default=sys.executable, help="the peer's, e.g. /usr/bin/python3 for that of Debian")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--json", default="", help="also write all figures to this file")
     args = parser.parse_args()
@@ -183,14 +184,14 @@ def main():
 
 
 def run(args):
-    ours_command, peer_command = [args.program], [sys.executable, str(HERE / "peer.py")]
+    ours_command, peer_command = [args.program], [args.python, str(HERE / "peer.py")]
     if args.versus:
         peer_command = ["env", args.versus, args.program]
-    version = subprocess.run([sys.executable, "-c", "import torch, numpy, safetensors; print(torch.__version__)"],
+    version = subprocess.run([args.python, "-c", "import torch, numpy; print(torch.__version__)"],
                              capture_output=True, text=True)
     if version.returncode != 0:
         sys.exit(f"bench: Python lacks a package ({version.stderr.strip().splitlines()[-1]}); "
-                 "please run:  pip install torch safetensors numpy")
+                 "please run:  pip install torch numpy")
     if not pathlib.Path(args.program).exists():
         sys.exit(f"bench: {args.program} is not built; please run:  make bench")
     print("PyTorch", version.stdout.strip())

@@ -1,22 +1,28 @@
 """The peer's side of the benchmark: the same work in PyTorch at its best on a CPU. Models and parameter names are those
 of tests/reference/models.py; what differs is speed only: float32, scaled_dot_product_attention, fused AdamW, channels
-last where it is faster, and torch.compile where it is asked for. Protocol: that of main.cc.
+last where it is faster, and torch.compile where it is asked for. Debian's PyTorch 1.13 runs it without what it lacks.
+Protocol: that of main.cc.
 """
 
+import json
 import math
 import pathlib
 import sys
 import time
 
+import numpy
 import torch
-import torch._functorch.config
 from torch import nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "reference"))
 import models  # noqa: E402
 
-torch._functorch.config.donated_buffer = False  # the discriminator's weight takes two gradients of one compiled graph
+IS_NEW = hasattr(F, "scaled_dot_product_attention")
+if IS_NEW:
+    import torch._functorch.config
+
+    torch._functorch.config.donated_buffer = False  # the discriminator's weight takes two gradients of one compiled graph
 
 torch.set_default_dtype(torch.float32)
 
@@ -26,10 +32,16 @@ def values(shape, k):
     return torch.sin(0.37 * i + k).float().reshape(shape)
 
 
+def scaled_dot_product_attention(q, k, v):
+    if IS_NEW:
+        return F.scaled_dot_product_attention(q, k, v)
+    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
+
+
 def attention(self, x):
     B, L, D = x.shape
     q, k, v = self.qkv(x).reshape(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-    return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, L, D))
+    return self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, L, D))
 
 
 models.Attention.forward = attention
@@ -40,7 +52,7 @@ models.Attention.forward = attention
 def packed_attention(d):
     def f(x):
         q, k, v = x.reshape(d[0], d[1], 3, d[2], d[3]).permute(2, 0, 3, 1, 4)
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(d[0], d[1], -1)
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(d[0], d[1], -1)
 
     return [(d[0], d[1], 3 * d[2] * d[3])], f
 
@@ -151,7 +163,8 @@ def adamw(parameters, rate=1e-3, fused=True):
     decay = [p for p in parameters if p.ndim > 1]
     rest = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=(0.9, 0.95), fused=fused)
+    options = {"fused": fused} if IS_NEW else {}
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=(0.9, 0.95), **options)
 
 
 class Sizes:
@@ -175,9 +188,18 @@ class Sizes:
 
 
 def read(path):
-    from safetensors.torch import load_file
+    """A safetensors file of our own side, float32 and int64, mapped into memory. Debian has no package of that name."""
+    data = numpy.memmap(path, mode="c")
+    begin = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:begin].tobytes())
+    header.pop("__metadata__", None)
+    types = {"F32": numpy.float32, "I64": numpy.int64}
 
-    return load_file(path)
+    def tensor(entry):
+        first, last = (begin + offset for offset in entry["data_offsets"])
+        return torch.from_numpy(data[first:last].view(types[entry["dtype"]]).reshape(entry["shape"]))
+
+    return {name: tensor(entry) for name, entry in header.items()}
 
 
 def loaded(model, path):

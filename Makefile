@@ -160,7 +160,7 @@ test: setup summary
 	@$(MAKE) -j$(JOBS) all
 	@$(TESTS)
 
-# Needs Python with PyTorch, safetensors and numpy (pip install torch safetensors numpy), which nothing else does.
+# Needs Python with PyTorch and numpy (pip install torch numpy), which nothing else does.
 bench: setup
 	@$(MAKE) -j$(JOBS) $(BENCH_PROGRAM)
 	@python3 bench/compare.py --program $(BENCH_PROGRAM) $(BENCH)

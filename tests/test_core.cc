@@ -13,7 +13,6 @@
 #include <set>
 #include <thread>
 
-#include "autograd/cost.h"
 #include "autograd/ops.h"
 #include "tensor/allocator.h"
 #include "tensor/parallel.h"

@@ -284,7 +284,6 @@ TEST_CASE("transformer: a block computes the rows that are asked for, and learns
 }
 
 TEST_CASE("transformer: blocks that recompute their MLP learn the same bits and keep less") {
-  Rng weights(5);
   std::vector<Block> blocks;
   for (int i = 0; i < 3; ++i) {
     blocks.emplace_back(32, 2, 4, 0.4, Options{});

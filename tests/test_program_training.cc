@@ -4,6 +4,7 @@
 #include <cmath>
 #include <csignal>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
 
@@ -122,6 +123,12 @@ TEST_CASE("program: a run whose process dies while saving resumes from the check
   check_same_end(folder / "run", folder / "whole");
 }
 
+static void without_recompute_mlp(const std::string& path) {
+  auto json = nlohmann::json::parse(bytes_of(path));
+  CHECK(json.erase("predictor.recompute_mlp") + json.erase("model.recompute_mlp") == 2);
+  write_file_atomically(path, json.dump());
+}
+
 TEST_CASE("program: recomputed MLPs train the same weights, and a resumed run may choose anew") {
   const ScratchFolder folder;
   for (const std::string stage : {"predictor", "addp"}) {
@@ -133,10 +140,14 @@ TEST_CASE("program: recomputed MLPs train the same weights, and a resumed run ma
     run_well(train(whole, "false"));
     run_well(train(run, "true"));
     check_same_end(run, whole);
-    fs::remove(run + "/checkpoints/step_4/DONE");
-    run_well(train(run, "false") + Words{"--resume"});
-    check_same_end(run, whole);
-    CHECK(curve(run) == curve(whole));
+    for (const bool is_old : {false, true}) {  // is_old: the run's configuration has no such field
+      INFO(stage, ", is_old: ", is_old);
+      if (is_old) without_recompute_mlp(run + "/config.json");
+      fs::remove(run + "/checkpoints/step_4/DONE");
+      run_well(train(run, is_old ? "true" : "false") + Words{"--resume"});
+      check_same_end(run, whole);
+      CHECK(curve(run) == curve(whole));
+    }
   }
 }
 

@@ -86,6 +86,7 @@ Cost backward_cost(const Node& node) {
 
 int64_t activations_needed(const Var& y) {
   std::unordered_map<const void*, int64_t> kept;  // by address, for views share their storage
+  std::unordered_set<const void*> parameters;     // whose views are read, too, and cost nothing
   std::unordered_set<const Node*> seen{&y.node()};
   std::vector<const Node*> stack{&y.node()};
   const auto keep = [&](const Node& x) {
@@ -101,12 +102,13 @@ int64_t activations_needed(const Var& y) {
       if (!input.defined()) continue;
       const bool is_parameter = input.node().is_leaf && input.needs_grad();
       const bool is_recalled = input.node().recompute && kRecalls.count(node.op);
-      if (reads_input && !is_parameter && !is_recalled) keep(input.node());
+      if (is_parameter) parameters.insert(input.node().address);
+      else if (reads_input && !is_recalled) keep(input.node());
       if (seen.insert(&input.node()).second) stack.push_back(&input.node());
     }
   }
   int64_t sum = 0;
-  for (const auto& [address, bytes] : kept) sum += bytes;
+  for (const auto& [address, bytes] : kept) sum += parameters.count(address) ? 0 : bytes;
   return sum;
 }
 

@@ -127,7 +127,8 @@ TEST_CASE("profile: off, nothing is counted, and inner steps count apart") {
 TEST_CASE("profile: a graph needs what its closures read, each tensor once") {
   const Var x = input({10, 8}, false), w = input({6, 8}), v = input({6, 6});
   CHECK(activations_needed(linear(x, w)) == 4 * 80);
-  const Var h = linear(x, w), y = linear(h, v) + h;  // adding keeps nothing
+  CHECK(activations_needed(linear(x, reshape(input({2, 3, 8}), {6, 8}))) == 4 * 80);  // a view of the parameter
+  const Var h = linear(x, w), y = linear(h, v) + h;                                   // adding keeps nothing
   CHECK(activations_needed(y) == 4 * (80 + 60));
   CHECK(activations_needed(gelu(y)) == 4 * (80 + 60 + 60));
   const Var g = bias_gelu(h, input({6}));
